@@ -1,0 +1,41 @@
+# Two commands for a newcomer: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo env test test-env test-slow lint benchmarks clean
+
+demo: env
+	$(PY) -m research.run --config=configs/ch6_easy_to_hard.py:mini --workdir=runs/ch6_mini
+
+env: $(VENV)/core.stamp
+
+$(VENV)/core.stamp: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else "salign needs Python 3.11 to 3.13; %s is %d.%d. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" % (sys.executable, *v[:2]))'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt -c constraints.txt
+	@touch $@
+
+test-env: $(VENV)/test.stamp
+
+$(VENV)/test.stamp: $(VENV)/core.stamp requirements-test.txt
+	$(PIP) -r requirements-test.txt -c constraints.txt
+	@touch $@
+
+test: test-env
+	$(PY) -m pytest -m "not slow"
+
+test-slow: test-env
+	$(PY) -m pytest -m slow
+
+lint: test-env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+benchmarks: test-env
+	$(PY) -m research.benchmarks.train
+	$(PY) -m research.benchmarks.generate
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .hypothesis .ruff_cache
