@@ -1,0 +1,1 @@
+"""What goes in: records, templates, tokenizers, packing, batches and small worlds."""

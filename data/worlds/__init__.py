@@ -1,0 +1,1 @@
+"""Small worlds whose ground truth is known exactly, for the miniature experiments."""
