@@ -1,0 +1,1 @@
+"""What the thesis adds: one package per chapter, reading like the paper's algorithm."""

@@ -1,0 +1,123 @@
+"""Runs one experiment from its config.
+
+    python -m research.run --config=configs/ch6_easy_to_hard.py:mini --workdir=runs/mini
+        --dry-run         show which stages would run, and why
+        --only=a,b        run just these stages
+        --from=x          run x again, and all that depends on it
+
+The config's `experiment` names the function, 'research.<package>.<module>:<function>',
+taking a `Plan` and a dataclass of settings that the rest of the config fills. Stages
+that are done are not repeated, so the same command continues an interrupted run. When
+the last stage leaves a report, it is copied to the run's folder.
+"""
+
+import importlib
+import inspect
+import platform
+import re
+import shlex
+import sys
+import typing
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_dict
+
+from research.stages import Plan, RunInfo, StageResult, execute, survey
+from train.cli import run_main
+from train.errors import ConfigError
+from train.files import write_atomic, write_json
+from train.settings import build
+
+REPORTS = ("report.md", "report.json", "report.html")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_list("only", [], "stages to run, nothing else", flag_values=values)
+    flags.DEFINE_string(
+        "from",
+        None,
+        "stage to run again, with all that depends on it",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "dry_run", False, "show what would run, and why", flag_values=values
+    )
+
+
+def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
+    if not values.workdir:
+        raise ConfigError("--workdir: missing; expected the folder of this run")
+    workdir = Path(values.workdir)
+    plan = declare(config)
+    if values.dry_run:
+        print(table(survey(plan, workdir, values.only, values["from"].value)))
+        return
+    command = shlex.join(["python", "-m", "research.run", *sys.argv[1:]])
+    info = RunInfo(config.to_dict(), command, workdir)
+    results = execute(
+        plan,
+        workdir,
+        only=values.only,
+        redo_from=values["from"].value,
+        run_info=info,
+        before=lambda: _write_origin(info),
+    )
+    last = results.get(plan.handles[-1].name)
+    report = publish(last, workdir) if last else None
+    if report:
+        print(f"report: {report}")
+
+
+def declare(config: config_dict.ConfigDict) -> Plan:
+    """The plan of the experiment that the config names, with its settings checked."""
+    settings = config.to_dict()
+    experiment = resolve(settings.pop("experiment", None))
+    _, cfg = inspect.signature(experiment).parameters
+    cls = typing.get_type_hints(experiment)[cfg]
+    plan = Plan()
+    experiment(plan, build(cls, settings))
+    return plan
+
+
+def resolve(name: str | None):
+    """The experiment function of a name such as 'research.x.experiment:experiment'."""
+    expected = "expected 'research.<package>.<module>:<function>'"
+    if not isinstance(name, str) or not re.fullmatch(r"research(\.\w+)+:\w+", name):
+        raise ConfigError(f"config.experiment: {expected}, got {name!r}")
+    module, _, function = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if not module.startswith(e.name or "?"):
+            raise  # the module is there; something that it imports is not
+        raise ConfigError(f"config.experiment: no module {e.name!r}; {expected}") from e
+    if not callable(getattr(found, function, None)):
+        raise ConfigError(f"config.experiment: no function {function!r} in {module}")
+    return getattr(found, function)
+
+
+def table(statuses) -> str:
+    """The dry run as text: stage, whether it would run, and why."""
+    width = max(len(s.handle.name) for s in statuses)
+    lines = [f"{s.handle.name:<{width}}  {s.state:<8}  {s.reason}" for s in statuses]
+    return "\n".join(lines)
+
+
+def publish(result: StageResult, workdir: Path) -> Path | None:
+    """Copies the report of a stage to the run's folder; returns the page's path."""
+    for name in REPORTS:
+        if (result.folder / name).is_file():
+            write_atomic(workdir / name, (result.folder / name).read_bytes())
+    page = workdir / "report.html"
+    return page if (result.folder / "report.html").is_file() else None
+
+
+def _write_origin(info: RunInfo) -> None:
+    write_json(info.workdir / "config.json", info.config)
+    text = f"{info.command}\n# Python {platform.python_version()}\n"
+    write_atomic(info.workdir / "command.txt", text)
+
+
+if __name__ == "__main__":
+    run_main(main, define_flags)

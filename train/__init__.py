@@ -1,0 +1,1 @@
+"""How anything is trained: one file per algorithm, and what the algorithms share."""

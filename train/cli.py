@@ -1,0 +1,207 @@
+"""Entry points: flags and config in, one line on stderr and an exit code out.
+
+    python -m train.sft --config=configs/sft.py:mini --config.optimizer.lr=1e-4 \
+        --workdir=runs/x
+
+Exit codes: 0 done; 2 bad input (`error: ...`, no traceback); 3 training diverged; 75
+stopped by a signal after saving, to be continued by the same command. Anything else is
+a bug and keeps its traceback.
+"""
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from train.errors import ConfigError, Diverged, Preempted
+from train.settings import nearest, one_of
+
+OK, BUG, BAD_INPUT, DIVERGED, PREEMPTED, INTERRUPTED = 0, 1, 2, 3, 75, 130
+
+
+def run_main(
+    main: Callable[[config_dict.ConfigDict, flags.FlagValues], int | None],
+    define_flags: Callable[[flags.FlagValues], None] = lambda values: None,
+) -> None:
+    """Runs `main(config, flag_values)` on the command line and exits the process.
+
+    Every entry point has `--config=FILE.py[:VARIANT]`, overrides
+    `--config.a.b=VALUE`, and `--workdir`; `define_flags(flag_values)` adds more, e.g.
+    `flags.DEFINE_bool("dry_run", False, "...", flag_values=values)`.
+    """
+    sys.exit(run(main, sys.argv, define_flags))
+
+
+def run(main, argv: list[str], define_flags=lambda values: None) -> int:
+    """`run_main` on an explicit command line; returns the exit code."""
+    try:
+        config, values = parse(argv, define_flags, doc=inspect.getmodule(main).__doc__)
+        return main(config, values) or OK
+    except SystemExit as e:
+        return e.code or OK
+    except Diverged as e:
+        return _report("error", e, DIVERGED)
+    except Preempted as e:
+        return _report("stopped", e, PREEMPTED)
+    except KeyboardInterrupt:
+        return _report("stopped", "interrupted", INTERRUPTED)
+    except Exception as e:
+        if getattr(e, "user_error", False):
+            return _report("error", e, BAD_INPUT)
+        traceback.print_exc()
+        return BUG
+
+
+def parse(
+    argv: list[str], define_flags=lambda values: None, doc: str | None = None
+) -> tuple[config_dict.ConfigDict, flags.FlagValues]:
+    """Reads the command line into (config, flag values).
+
+    Raises ConfigError for a config file, variant, key or value that cannot be used.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    flags.DEFINE_bool("help", False, "show this help", flag_values=values)
+    define_flags(values)
+    source, rest = _take_config(argv)
+    if source is None:
+        if "--help" in argv or "-help" in argv:
+            print(_help(values, doc))
+            raise SystemExit(OK)
+        raise ConfigError(
+            "--config: missing; expected --config=FILE.py or FILE.py:VARIANT"
+        )
+    config = load_config(source)
+    _check_keys(config, rest)
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=rest
+        )
+        extra = values(rest)[1:]
+    except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as e:
+        raise ConfigError(_one_line(e)) from e
+    if values.help:
+        print(_help(values, doc))
+        raise SystemExit(OK)
+    if extra:
+        raise ConfigError(
+            f"unexpected argument {extra[0]!r}; flags look like --name=value"
+        )
+    return values.config, values
+
+
+def load_config(source: str) -> config_dict.ConfigDict:
+    """Calls `get_config` of `FILE.py` or `FILE.py:VARIANT`; the result is locked.
+
+    A config file names its variants in `VARIANTS`; the first is the default.
+    """
+    name, _, variant = source.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        others = sorted(str(p) for p in path.parent.glob("*.py"))
+        raise ConfigError(f"--config: no file {name!r}{nearest(name, others)}")
+    if path.suffix != ".py":
+        raise ConfigError(f"--config: expected a Python file, got {name!r}")
+    try:
+        spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = _get_config(module, path, variant)
+    except ConfigError:
+        raise
+    except Exception as e:  # a config file is input: say where in it
+        raise ConfigError(
+            f"{_place(e, path)}: {type(e).__name__}: {_one_line(e)}"
+        ) from e
+    if not isinstance(config, config_dict.ConfigDict):
+        raise ConfigError(f"{path}: get_config must return a ConfigDict")
+    return config.lock()
+
+
+def _get_config(module, path: Path, variant: str):
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise ConfigError(f"{path}: has no function get_config")
+    variants = tuple(getattr(module, "VARIANTS", ()))
+    if variant and variants and variant not in variants:
+        raise ConfigError(
+            f"{path}: no variant {variant!r}; expected {one_of(variants)}"
+        )
+    if variant and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"{path}: takes no variant, got {variant!r}")
+    return get_config(variant) if variant else get_config()
+
+
+def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Splits `--config=X` (or `--config X`) from the rest; the last one wins.
+
+    `--dry-run` and `--dry_run` are the same flag.
+    """
+    source, rest, i = None, [], 0
+    while i < len(argv):
+        name, equals, value = argv[i].partition("=")
+        if name in ("--config", "-config"):
+            if not equals:
+                i += 1
+                value = argv[i] if i < len(argv) else ""
+            source = value
+        elif name.startswith("--") and "." not in name:
+            rest.append(name[:2] + name[2:].replace("-", "_") + equals + value)
+        else:
+            rest.append(argv[i])
+        i += 1
+    return source or None, rest
+
+
+def _check_keys(config: config_dict.ConfigDict, argv: list[str]) -> None:
+    known = _leaves(config)
+    for argument in argv[1:]:
+        name = argument.partition("=")[0].lstrip("-").removeprefix("no")
+        if argument.startswith("-") and name.startswith("config."):
+            key = name.removeprefix("config.")
+            if key in known:
+                continue
+            if any(k.startswith(key + ".") for k in known):
+                raise ConfigError(f"config.{key}: is a group of keys; set one of them")
+            raise ConfigError(f"config.{key}: unknown key{nearest(key, known)}")
+
+
+def _leaves(config, prefix: str = "") -> list[str]:
+    leaves = []
+    for key, value in config.items(preserve_field_references=True):
+        if isinstance(value, config_dict.ConfigDict):
+            leaves += _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves.append(f"{prefix}{key}")
+    return leaves
+
+
+def _place(error: Exception, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{path}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _help(values: flags.FlagValues, doc: str | None) -> str:
+    lines = ["  --config=FILE.py[:VARIANT], --config.KEY=VALUE: the config, overrides"]
+    for module, defined in values.flags_by_module_dict().items():
+        if not module.startswith("absl"):
+            own = [f for f in defined if not f.name.startswith("config")]
+            lines += [f"  --{f.name.replace('_', '-')}: {f.help}" for f in own]
+    return "\n".join([doc or "", "flags:", *lines])
+
+
+def _one_line(error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _report(kind: str, message, code: int) -> int:
+    print(f"{kind}: {_one_line(message)}", file=sys.stderr, flush=True)
+    return code
