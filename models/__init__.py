@@ -1,0 +1,1 @@
+"""Pure functions of (params, tokens): decoders, heads, sampling, checkpoints."""

@@ -1,0 +1,93 @@
+"""What a decoder is: an immutable, hashable description, safe as a static jit argument.
+
+Letters: B batch, T time, S cache, N heads, K kv heads, H head dim, D model, F ffn,
+V vocab, L layers.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+DType = Literal["float32", "bf16_compute", "bfloat16"]
+Remat = Literal["none", "full", "dots"]
+LayerLoop = Literal["auto", "scan", "unroll"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions: base and the scaling that a published config asks for.
+
+    ``original_max_position`` is the length before scaling (dynamic and llama3 need it).
+    """
+
+    theta: float = 10000.0
+    kind: Literal["default", "linear", "dynamic", "llama3"] = "default"
+    factor: float = 1.0
+    original_max_position: int = 2048
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """A decoder of the Llama family: its architecture, and how it is computed.
+
+    Architecture: sizes, rope, norms, biases, ``sliding_window`` in tokens (a query sees
+    the last ``sliding_window`` keys, itself included; ``sliding_layers`` restricts it
+    to some layers). Computation: ``dtype`` policy, ``remat`` policy and ``layer_loop``.
+
+    ``dtype``: 'float32' (parameters and compute), 'bf16_compute' (float32 parameters,
+    bfloat16 compute), 'bfloat16' (both). Softmax, norms and logits are float32 always.
+    ``layer_loop``: 'scan' compiles one layer (deep models), 'unroll' compiles each
+    (shallow models on CPU, where a loop body runs on fewer threads), 'auto' chooses.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ff: int
+    head_dim: int
+    rope: RopeConfig = RopeConfig()
+    norm_eps: float = 1e-6
+    max_position: int = 2048
+    sliding_window: int | None = None
+    sliding_layers: tuple[bool, ...] | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = False
+    init_std: float = 0.02
+    dtype: DType = "float32"
+    remat: Remat = "none"
+    layer_loop: LayerLoop = "auto"
+
+    def __post_init__(self):
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_heads ({self.n_heads}) must be a multiple of "
+                f"n_kv_heads ({self.n_kv_heads})"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even for rope")
+        if self.sliding_layers and len(self.sliding_layers) != self.n_layers:
+            raise ValueError(
+                f"sliding_layers has {len(self.sliding_layers)} entries for "
+                f"{self.n_layers} layers"
+            )
+
+    @property
+    def param_dtype(self):
+        return jnp.bfloat16 if self.dtype == "bfloat16" else jnp.float32
+
+    @property
+    def compute_dtype(self):
+        return jnp.float32 if self.dtype == "float32" else jnp.bfloat16
+
+    @property
+    def precision(self) -> str | None:
+        """Accelerators round float32 operands unless told not to."""
+        return "highest" if self.dtype == "float32" else None

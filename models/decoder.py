@@ -1,0 +1,415 @@
+"""The Llama family as one decoder: pure functions of (config, params, tokens).
+
+One layer is a Linen module; the stack is a loop over parameters that are stacked on
+axis 0 (`jax.lax.scan`, or unrolled), so that depth costs no compile time and the same
+parameters serve training, prefill and decoding.
+
+Letters: B batch, T time, S cache, N heads, K kv heads, H head dim, D model, F ffn,
+V vocab, L layers.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models import attention as attn
+from models import rope as rope_lib
+from models.config import DecoderConfig
+
+# Unrolling pays on CPU for shallow stacks only: compile time grows with depth.
+UNROLL_AT_MOST = 8
+
+
+class Context(NamedTuple):
+    """Keys that precede the tokens of a call: a shared prefix, a prompt, a cache.
+
+    keys, values: [L, B or 1, K, S, H], or a tuple of L arrays [B or 1, K, S, H]
+    positions: int32 [B or 1, S], the position of each key in its sequence
+    visible: bool [B or 1, S]
+    """
+
+    keys: jax.Array | tuple[jax.Array, ...]
+    values: jax.Array | tuple[jax.Array, ...]
+    positions: jax.Array
+    visible: jax.Array
+
+
+class Cache(NamedTuple):
+    """A cache that the one new token of each row enters before it is read.
+
+    keys, values: [L, B, K, S, H], or a tuple of L arrays [B, K, S, H]
+    place: int32 [], where the new keys are written
+    positions, visible: [B, S], as in `Context`, once the new keys are in
+
+    Written first and read after: the other order makes XLA copy the whole cache at
+    every step, because the update could no longer be done in place.
+    """
+
+    keys: jax.Array | tuple[jax.Array, ...]
+    values: jax.Array | tuple[jax.Array, ...]
+    place: jax.Array
+    positions: jax.Array
+    visible: jax.Array
+
+
+class Masks(NamedTuple):
+    """Masks of the tokens' own block and of each context, in full and in window."""
+
+    full: tuple[jax.Array, ...]
+    window: tuple[jax.Array, ...]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale, computed in float32, returned in x's dtype."""
+
+    eps: float
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
+        return (wide * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+class Linear(nn.Module):
+    """x [B, T, ins] @ kernel [ins, outs] + bias [outs], in the compute dtype.
+
+    ``ins`` and ``outs`` are tuples of sizes (D,), (N, H) or (F,); x and the result are
+    flat on them: [B, T, D], [B, T, N * H], [B, T, F]. The product is one plain matrix
+    product: an einsum that also asked for a transposed result made XLA's CPU backend
+    transpose the weights at every decoding step.
+    """
+
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+    use_bias: bool
+    cfg: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x):
+        cfg = self.cfg
+        init = nn.initializers.normal(cfg.init_std)
+        kernel = self.param("kernel", init, self.ins + self.outs, cfg.param_dtype)
+        kernel = kernel.astype(cfg.compute_dtype)
+        kernel = kernel.reshape(math.prod(self.ins), math.prod(self.outs))
+        y = jnp.dot(x, kernel, precision=cfg.precision)
+        if self.use_bias:
+            zeros = nn.initializers.zeros
+            bias = self.param("bias", zeros, self.outs, cfg.param_dtype)
+            y = y + bias.astype(cfg.compute_dtype).reshape(-1)
+        return y
+
+
+def keep_own(keys, values):
+    """The usual `write`: attend to the tokens' own keys, and return them."""
+    return (keys, values), (keys, values)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over the tokens' own keys and the contexts.
+
+    ``write(keys, values)`` says what the own block is and what is returned beside the
+    output: the own keys themselves, or a cache that they have entered.
+    """
+
+    cfg: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x, rotation, masks, contexts, write):
+        cfg = self.cfg
+        D, N, K, H = cfg.d_model, cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
+
+        def project(name, heads):
+            y = Linear((D,), (heads, H), cfg.qkv_bias, cfg, name=name)(x)
+            return y.reshape(*x.shape[:2], heads, H).swapaxes(1, 2)
+
+        q, k, v = project("q", N), project("k", K), project("v", K)
+        if cfg.qk_norm:
+            q = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="q_norm")(q)
+            k = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="k_norm")(k)
+        q, k = rope_lib.rotate(q, rotation), rope_lib.rotate(k, rotation)
+        own, written = write(k, v)
+        blocks = tuple(
+            attn.Block(keys, values, mask)
+            for (keys, values), mask in zip((own, *contexts), masks, strict=True)
+        )
+        y = attn.attention(q, blocks, precision=cfg.precision)
+        y = y.swapaxes(1, 2).reshape(*x.shape[:2], N * H)
+        return Linear((N, H), (D,), cfg.out_bias, cfg, name="out")(y), written
+
+
+class MLP(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    cfg: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x):
+        cfg = self.cfg
+        D, F = cfg.d_model, cfg.d_ff
+        gate = Linear((D,), (F,), cfg.mlp_bias, cfg, name="gate")(x)
+        up = Linear((D,), (F,), cfg.mlp_bias, cfg, name="up")(x)
+        down = Linear((F,), (D,), cfg.mlp_bias, cfg, name="down")
+        return down(nn.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    """Pre-norm residual layer."""
+
+    cfg: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x, rotation, masks, contexts, write=keep_own):
+        cfg = self.cfg
+        h = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="attn_norm")(x)
+        y, written = Attention(cfg, name="attn")(h, rotation, masks, contexts, write)
+        x = x + y
+        h = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="mlp_norm")(x)
+        return x + MLP(cfg, name="mlp")(h), written
+
+
+def init_params(cfg: DecoderConfig, key):
+    """Random parameters: normal(0, init_std) kernels and embeddings, unit norms.
+
+    Returns a plain nested dict, layers stacked on axis 0 (see the class `Layer` for the
+    names below "layers"); "lm_head" is absent when embeddings are tied.
+    """
+    embed_key, layer_key, head_key = jax.random.split(key, 3)
+    x = jnp.zeros((1, 1, cfg.d_model), cfg.compute_dtype)
+    zeros = jnp.zeros((1, 1), jnp.int32)
+    rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, zeros, zeros)
+    mask = jnp.ones((1, 1, 1), bool)
+
+    def init_layer(layer_key):
+        return Layer(cfg).init(layer_key, x, rotation, (mask,), ())["params"]
+
+    def normal(key, shape):
+        return (cfg.init_std * jax.random.normal(key, shape)).astype(cfg.param_dtype)
+
+    params = {
+        "embed": {"embedding": normal(embed_key, (cfg.vocab_size, cfg.d_model))},
+        "layers": jax.vmap(init_layer)(jax.random.split(layer_key, cfg.n_layers)),
+        "final_norm": {"scale": jnp.ones((cfg.d_model,), cfg.param_dtype)},
+    }
+    if not cfg.tie_embeddings:
+        params["lm_head"] = {"kernel": normal(head_key, (cfg.d_model, cfg.vocab_size))}
+    return params
+
+
+def param_shapes(cfg: DecoderConfig):
+    """The parameter tree as `jax.ShapeDtypeStruct`s, without allocating anything."""
+    return jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
+
+
+def unstack_layers(params):
+    """The same parameters with "layers" as a tuple of L trees (for unrolled loops)."""
+    layers = params["layers"]
+    depth = jax.tree.leaves(layers)[0].shape[0]
+    split = tuple(jax.tree.map(lambda a, i=i: a[i], layers) for i in range(depth))
+    return {**params, "layers": split}
+
+
+def unrolls(cfg: DecoderConfig) -> bool:
+    """Whether this config's layer loop is unrolled on the default backend."""
+    if cfg.layer_loop != "auto":
+        return cfg.layer_loop == "unroll"
+    return jax.default_backend() == "cpu" and cfg.n_layers <= UNROLL_AT_MOST
+
+
+def _masks(cfg, positions, own, contexts) -> Masks:
+    """Masks [B, T, S] of the own block, given as (mask, key positions), and contexts."""
+    B, T = positions.shape
+    blocks = [own]
+    for context in contexts:
+        shape = (context.visible.shape[0], T, context.visible.shape[1])
+        seen = jnp.broadcast_to(context.visible[:, None], shape)
+        blocks.append((seen, context.positions))
+    full = tuple(mask for mask, _ in blocks)
+    if cfg.sliding_window is None:
+        return Masks(full, full)
+    window = tuple(
+        mask & attn.window_mask(positions, keys, cfg.sliding_window)
+        for mask, keys in blocks
+    )
+    return Masks(full, window)
+
+
+def _start(cfg, params, tokens, positions, segment_ids, own, contexts):
+    """What all layers share: embedded tokens, rotation and masks."""
+    x = jnp.take(params["embed"]["embedding"], tokens, axis=0)
+    lengths = None
+    if cfg.rope.kind == "dynamic":
+        lengths = rope_lib.segment_lengths(positions, segment_ids)
+    rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, positions, lengths)
+    masks = _masks(cfg, positions, own, contexts)
+    # Computed once: fused into every layer's loops, the sines and the integer divisions
+    # of the masks would be computed again for each head of each layer.
+    rotation, masks = jax.lax.optimization_barrier((rotation, masks))
+    return x.astype(cfg.compute_dtype), rotation, masks
+
+
+def _slides(cfg) -> tuple[bool, ...]:
+    return cfg.sliding_layers or (cfg.sliding_window is not None,) * cfg.n_layers
+
+
+def _choose(masks: Masks, slides):
+    """The masks of a layer; ``slides`` is a bool, or traced when layers are scanned."""
+    if isinstance(slides, bool):
+        return masks.window if slides else masks.full
+    pairs = zip(masks.window, masks.full, strict=True)
+    return tuple(jnp.where(slides, window, full) for window, full in pairs)
+
+
+def run(cfg: DecoderConfig, params, tokens, positions, segment_ids, contexts=()):
+    """Hidden states of tokens that follow the given contexts, and their own keys, values.
+
+    Args:
+      params: the tree of `init_params` (or of `unstack_layers`).
+      tokens, positions, segment_ids: int32 [B, T]; segment 0 is padding; tokens of a
+        segment see the earlier ones of the same segment and all visible context.
+      contexts: tuple of `Context`.
+
+    Returns:
+      hidden [B, T, D] after the final norm, and (keys, values), each [L, B, K, T, H]
+      (tuples of L arrays when the loop is unrolled).
+    """
+    layers = params["layers"]
+    own = attn.causal_mask(positions, segment_ids), positions
+    x, rotation, masks = _start(
+        cfg, params, tokens, positions, segment_ids, own, contexts
+    )
+    slides = _slides(cfg)
+
+    def layer(x, layer_params, slides, context):
+        return Layer(cfg).apply(
+            {"params": layer_params}, x, rotation, _choose(masks, slides), context
+        )
+
+    uniform = len(set(slides)) == 1
+    unroll = isinstance(layers, tuple) or unrolls(cfg)
+    if cfg.remat != "none":
+        policies = {
+            "full": jax.checkpoint_policies.nothing_saveable,
+            "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        }
+        static = (2,) if unroll or uniform else ()
+        layer = jax.checkpoint(layer, policy=policies[cfg.remat], static_argnums=static)
+
+    if unroll:
+        if not isinstance(layers, tuple):
+            layers = unstack_layers(params)["layers"]
+        written = []
+        for i, layer_params in enumerate(layers):
+            context = tuple((c.keys[i], c.values[i]) for c in contexts)
+            x, kv = layer(x, layer_params, slides[i], context)
+            written.append(kv)
+        keys, values = zip(*written, strict=True)
+        return _final_norm(cfg, params, x), (keys, values)
+
+    context = tuple((c.keys, c.values) for c in contexts)
+
+    def body(x, xs):
+        layer_params, slides_here, context = xs
+        return layer(x, layer_params, slides[0] if uniform else slides_here, context)
+
+    x, written = jax.lax.scan(body, x, (layers, jnp.array(slides), context))
+    return _final_norm(cfg, params, x), written
+
+
+def run_cached(cfg: DecoderConfig, params, tokens, positions, cache: Cache, contexts=()):
+    """One decoding step: tokens, positions int32 [B] enter the cache and see it.
+
+    Returns:
+      hidden [B, D] after the final norm, and the cache's new (keys, values).
+    """
+    layers = params["layers"]
+    tokens, positions = tokens[:, None], positions[:, None]
+    own = cache.visible[:, None], cache.positions
+    x, rotation, masks = _start(
+        cfg, params, tokens, positions, jnp.ones_like(tokens), own, contexts
+    )
+    slides = _slides(cfg)
+
+    if isinstance(cache.keys, tuple):
+        if not isinstance(layers, tuple):
+            layers = unstack_layers(params)["layers"]
+        written = []
+        for i, layer_params in enumerate(layers):
+
+            def write(k, v, i=i):
+                start = (0, 0, cache.place, 0)
+                keys = jax.lax.dynamic_update_slice(cache.keys[i], k, start)
+                values = jax.lax.dynamic_update_slice(cache.values[i], v, start)
+                return (keys, values), (keys, values)
+
+            x, kv = Layer(cfg).apply(
+                {"params": layer_params},
+                x,
+                rotation,
+                _choose(masks, slides[i]),
+                tuple((c.keys[i], c.values[i]) for c in contexts),
+                write,
+            )
+            written.append(kv)
+        keys, values = zip(*written, strict=True)
+        return _final_norm(cfg, params, x)[:, 0], (keys, values)
+
+    # The stacked cache is carried, not scanned over: a scanned one would be copied.
+    def body(carry, xs):
+        x, keys, values = carry
+        i, layer_params, slides_here, context = xs
+
+        def write(k, v):
+            start = (i, 0, 0, cache.place, 0)
+            new_keys = jax.lax.dynamic_update_slice(keys, k[None], start)
+            new_values = jax.lax.dynamic_update_slice(values, v[None], start)
+            return (new_keys[i], new_values[i]), (new_keys, new_values)
+
+        uniform = len(set(slides)) == 1
+        chosen = _choose(masks, slides[0] if uniform else slides_here)
+        x, (keys, values) = Layer(cfg).apply(
+            {"params": layer_params}, x, rotation, chosen, context, write
+        )
+        return (x, keys, values), None
+
+    context = tuple((c.keys, c.values) for c in contexts)
+    xs = (jnp.arange(cfg.n_layers), layers, jnp.array(slides), context)
+    (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), xs)
+    return _final_norm(cfg, params, x)[:, 0], (keys, values)
+
+
+def _final_norm(cfg, params, x):
+    norm = RMSNorm(cfg.norm_eps, cfg.param_dtype)
+    return norm.apply({"params": params["final_norm"]}, x)
+
+
+def forward(cfg: DecoderConfig, params, tokens, positions, segment_ids):
+    """Hidden states [B, T, D] after the final norm (see `run`)."""
+    return run(cfg, params, tokens, positions, segment_ids)[0]
+
+
+def logits(cfg: DecoderConfig, params, hidden):
+    """Next-token logits, float32 [..., V], of hidden states [..., D]."""
+    if cfg.tie_embeddings:
+        equation, kernel = "...d,vd->...v", params["embed"]["embedding"]
+    else:
+        equation, kernel = "...d,dv->...v", params["lm_head"]["kernel"]
+    return jnp.einsum(
+        equation,
+        hidden,
+        kernel.astype(cfg.compute_dtype),
+        precision=cfg.precision,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def plain_inputs(lengths, width: int):
+    """(positions, segment_ids), int32 [B, width], of right-padded rows of ``lengths``."""
+    index = jnp.arange(width, dtype=jnp.int32)[None]
+    real = index < lengths[:, None]
+    return jnp.where(real, index, 0), real.astype(jnp.int32)

@@ -1,0 +1,204 @@
+"""Sampling rules: pure transforms of next-token logits, and when a response ends.
+
+The order is fixed and the same in the sampler and in teacher-forced scoring: bias and
+bans, n-gram penalties, temperature, top-k, top-p, min-p. The transformed logits are the
+*sampling distribution*; the untouched ones are the *plain model*.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+RUNNING, EOS, STOP, LENGTH = 0, 1, 2, 3
+REASONS = ("running", "eos", "stop", "length")
+BANNED = -1e10  # finite: a row of bans must not turn into nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How to draw a response. Immutable and hashable: a static jit argument.
+
+    temperature: 0 is greedy (the first of equal maxima).
+    top_k: keep logits >= the k-th largest (ties kept); 0 keeps all.
+    top_p: keep the smallest set of most likely tokens whose probability reaches top_p.
+    min_p: keep tokens at least min_p times as likely as the likeliest.
+    eos_ids: a response ends after any of these; the token stays in the response.
+    stop: token sequences that end a response; they stay in the response.
+    banned: ids never drawn. bias: (id, added logit) pairs.
+    ngram_penalties: (c_1, c_2, ...): logit[w] -= c_n * (times that the last n-1 tokens
+        followed by w occur in the response so far); ngram_exempt ids are spared.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    eos_ids: tuple[int, ...] = ()
+    stop: tuple[tuple[int, ...], ...] = ()
+    banned: tuple[int, ...] = ()
+    bias: tuple[tuple[int, float], ...] = ()
+    ngram_penalties: tuple[float, ...] = ()
+    ngram_exempt: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        def require(good, field, expected):
+            if not good:
+                value = getattr(self, field)
+                raise ValueError(f"Sampling.{field}: expected {expected}, got {value}")
+
+        require(self.temperature >= 0, "temperature", "a number >= 0")
+        require(self.top_k >= 0, "top_k", "an integer >= 0")
+        require(0 < self.top_p <= 1, "top_p", "a number in (0, 1]")
+        require(0 <= self.min_p <= 1, "min_p", "a number in [0, 1]")
+        require(all(self.stop), "stop", "non-empty token sequences")
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether the sampling distribution differs from the plain model's."""
+        return self != dataclasses.replace(
+            Sampling(), eos_ids=self.eos_ids, stop=self.stop
+        )
+
+
+def check_ids(sampling: Sampling, vocab_size: int) -> None:
+    """Raise ValueError for any id of the rules that is outside the vocabulary."""
+    ids = {
+        "eos_ids": sampling.eos_ids,
+        "stop": tuple(i for stop in sampling.stop for i in stop),
+        "banned": sampling.banned,
+        "bias": tuple(i for i, _ in sampling.bias),
+        "ngram_exempt": sampling.ngram_exempt,
+    }
+    for field, values in ids.items():
+        bad = [i for i in values if not 0 <= i < vocab_size]
+        if bad:
+            raise ValueError(
+                f"Sampling.{field}: {bad[0]} is outside the vocabulary of {vocab_size}"
+            )
+
+
+def ngram_counts(history, length, order: int, vocab_size: int):
+    """How often each token w would repeat an n-gram of the response.
+
+    Args:
+      history: int32 [B, R] response tokens; length: int32 [B], how many are real.
+
+    Returns:
+      float32 [B, V]: number of earlier n-grams equal to (last n-1 tokens, w).
+    """
+    B, R = history.shape
+    place = jnp.arange(R)[None]
+    match = (place < length[:, None]) & (place >= order - 1)
+    for back in range(1, order):
+        last = jnp.take_along_axis(
+            history, jnp.maximum(length[:, None] - back, 0), axis=1
+        )
+        match &= (jnp.roll(history, back, axis=1) == last) & (length[:, None] >= back)
+    counts = jnp.zeros((B, vocab_size))
+    rows = jnp.arange(B)[:, None]
+    return counts.at[rows, history].add(match.astype(jnp.float32))
+
+
+def _top_k(logits, k: int):
+    kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
+    return jnp.where(logits < kth, BANNED, logits)
+
+
+def _top_p(logits, p: float):
+    """Keep a token if the probability of strictly likelier ones is below p."""
+    ordered = jnp.sort(logits, axis=-1, descending=True)
+    probs = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(probs, axis=-1) - probs
+    kept = jnp.where(before < p, ordered, jnp.inf)
+    return jnp.where(logits < jnp.min(kept, -1, keepdims=True), BANNED, logits)
+
+
+def _min_p(logits, p: float):
+    floor = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(p)
+    return jnp.where(logits < floor, BANNED, logits)
+
+
+def adjust(logits, sampling: Sampling, history, length):
+    """Logits of the sampling distribution.
+
+    Args:
+      logits: float32 [B, V], the plain model's.
+      history: int32 [B, R], the response so far; length: int32 [B], how much is real.
+
+    Returns:
+      float32 [B, V]; greedy sampling leaves the temperature out.
+    """
+    V = logits.shape[-1]
+    for token, bias in sampling.bias:
+        logits = logits.at[:, token].add(bias)
+    if sampling.banned:
+        logits = logits.at[:, jnp.array(sampling.banned)].set(BANNED)
+    for order, weight in enumerate(sampling.ngram_penalties, start=1):
+        if weight:
+            penalty = weight * ngram_counts(history, length, order, V)
+            if sampling.ngram_exempt:
+                penalty = penalty.at[:, jnp.array(sampling.ngram_exempt)].set(0.0)
+            logits = logits - penalty
+    if sampling.temperature == 0:
+        return logits
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < V:
+        logits = _top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = _top_p(logits, sampling.top_p)
+    if sampling.min_p > 0:
+        logits = _min_p(logits, sampling.min_p)
+    return logits
+
+
+def log_probs(logits, tokens):
+    """Log-probability, float32 [...], of tokens [...] under logits [..., V]."""
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def sampled_log_probs(logits, sampling: Sampling, history, length, tokens):
+    """(plain, sampling) log-probabilities [B] of tokens [B]; greedy has sampling 0."""
+    plain = log_probs(logits, tokens)
+    if not sampling.reshapes:
+        return plain, plain
+    if sampling.temperature == 0:
+        return plain, jnp.zeros_like(plain)
+    return plain, log_probs(adjust(logits, sampling, history, length), tokens)
+
+
+def draw(logits, sampling: Sampling, history, length, keys):
+    """One token for each row: int32 [B], and its (plain, sampling) log-probs [B].
+
+    Args:
+      keys: a PRNG key for each row [B]; the draw depends on nothing else of the batch.
+    """
+    adjusted = adjust(logits, sampling, history, length)
+    if sampling.temperature == 0:
+        tokens = jnp.argmax(adjusted, axis=-1).astype(jnp.int32)
+        plain = log_probs(logits, tokens)
+        return tokens, plain, jnp.zeros_like(plain)
+    V = logits.shape[-1]
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, (V,)))(keys)
+    tokens = jnp.argmax(adjusted + noise, axis=-1).astype(jnp.int32)
+    plain = log_probs(logits, tokens)
+    if not sampling.reshapes:
+        return tokens, plain, plain
+    return tokens, plain, log_probs(adjusted, tokens)
+
+
+def ends(sampling: Sampling, tokens, recent, generated, budget):
+    """Why each row ends with its newest token, int32 [B]: RUNNING, EOS, STOP or LENGTH.
+
+    Args:
+      tokens: int32 [B], the newest token; recent: int32 [B, W], the response's last W
+        tokens, newest last, -1 before its start; generated, budget: int32 [B].
+    """
+    reason = jnp.where(generated >= budget, LENGTH, RUNNING)
+    for stop in sampling.stop:
+        tail = recent[:, recent.shape[1] - len(stop) :]
+        reason = jnp.where(jnp.all(tail == jnp.array(stop), axis=1), STOP, reason)
+    for eos in sampling.eos_ids:
+        reason = jnp.where(tokens == eos, EOS, reason)
+    return reason.astype(jnp.int32)

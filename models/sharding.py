@@ -1,0 +1,119 @@
+"""Which axis of which parameter is split over which axis of the device mesh.
+
+Mesh axes: `data` (copies of the parameters), `fsdp` (parameters split, gathered where
+used), `tensor` (heads, ffn and vocabulary split), `sequence` (activations only).
+"""
+
+import re
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from models.params import flatten_names
+
+MESH_AXES = ("data", "fsdp", "tensor", "sequence")
+
+
+class Rule(NamedTuple):
+    """The spec of the parameters whose "/"-joined name matches a pattern in full.
+
+    Every split axis must divide by its mesh axis, or it is an error. The axes named in
+    `whole_if_uneven` stay whole instead: sizes that published models leave uneven.
+    """
+
+    pattern: str
+    spec: P
+    whole_if_uneven: tuple[int, ...] = ()
+
+
+# Vocabularies grow by single tokens (32001), and few kv heads meet many devices.
+RULES = (
+    Rule(r"embed/embedding", P("tensor", "fsdp"), (0,)),
+    Rule(r"lm_head/kernel", P("fsdp", "tensor"), (1,)),
+    Rule(r"layers/attn/q/kernel", P(None, "fsdp", "tensor", None)),
+    Rule(r"layers/attn/[kv]/kernel", P(None, "fsdp", "tensor", None), (2,)),
+    Rule(r"layers/attn/q/bias", P(None, "tensor", None)),
+    Rule(r"layers/attn/[kv]/bias", P(None, "tensor", None), (1,)),
+    Rule(r"layers/attn/out/kernel", P(None, "tensor", None, "fsdp")),
+    Rule(r"layers/mlp/(gate|up)/kernel", P(None, "fsdp", "tensor")),
+    Rule(r"layers/mlp/(gate|up)/bias", P(None, "tensor")),
+    Rule(r"layers/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    Rule(r"layers/(attn/out|mlp/down)/bias", P()),
+    Rule(r"layers/(attn_norm|mlp_norm|attn/q_norm|attn/k_norm)/scale", P()),
+    Rule(r"final_norm/scale", P()),
+    Rule(r"(.*/)?(scalar|reward|value)_head/kernel", P()),
+)
+
+
+def param_specs(shapes, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
+    """The tree of PartitionSpecs of a tree of arrays or shapes.
+
+    Raises:
+      ValueError: a parameter that no rule covers, or an axis that does not divide;
+        names the parameter, the axis and the mesh.
+    """
+    names = flatten_names(shapes)
+    uncovered = [n for n in names if _rule(n, rules) is None]
+    if uncovered:
+        raise ValueError(f"no sharding rule covers {', '.join(uncovered)}")
+    specs = [_spec(n, x.shape, mesh, _rule(n, rules)) for n, x in names.items()]
+    return jax.tree.unflatten(jax.tree.structure(shapes), specs)
+
+
+def param_shardings(shapes, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
+    """The tree of NamedShardings of a tree of arrays or shapes; see `param_specs`."""
+    specs = param_specs(shapes, mesh, rules)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P)
+    )
+
+
+def shardings_like(state, params, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
+    """Shardings of a state that contains copies of the parameter tree (optimizer state).
+
+    A leaf whose path ends in a parameter's name and that has its shape is split as the
+    parameter is; all others (counters, factored moments) are replicated.
+
+    Args:
+      state, params: trees of arrays or shapes.
+    """
+    shapes = {name: x.shape for name, x in flatten_names(params).items()}
+    shardings = flatten_names(param_shardings(params, mesh, rules))
+
+    def sharding(name, leaf):
+        parts = name.split("/")
+        for i in range(len(parts)):
+            tail = "/".join(parts[i:])
+            if tail in shapes and leaf.shape == shapes[tail]:
+                return shardings[tail]
+        return NamedSharding(mesh, P())
+
+    leaves = [sharding(name, leaf) for name, leaf in flatten_names(state).items()]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def _rule(name: str, rules: tuple[Rule, ...]) -> Rule | None:
+    return next((r for r in rules if re.fullmatch(r.pattern, name)), None)
+
+
+def _spec(name: str, shape, mesh: Mesh, rule: Rule) -> P:
+    if len(rule.spec) > len(shape):
+        raise ValueError(
+            f"{name}: rule {rule.pattern!r} has {len(rule.spec)} axes, the parameter "
+            f"has shape {tuple(shape)}"
+        )
+    axes: list[str | None] = []
+    for dim, axis in enumerate(rule.spec):
+        ways = 1 if axis is None else mesh.shape[axis]
+        if shape[dim] % ways == 0:
+            axes.append(axis)
+        elif dim in rule.whole_if_uneven:
+            axes.append(None)
+        else:
+            raise ValueError(
+                f"{name}: axis {dim} of {tuple(shape)} does not divide into {ways} "
+                f"parts (mesh axis {axis!r} of {dict(mesh.shape)})"
+            )
+    return P(*axes)

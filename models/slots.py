@@ -1,0 +1,223 @@
+"""Decoding slots: a static cache whose rows are refilled while the others go on.
+
+The cache is a ring on a *shared clock*: at step t every row writes its new key at place
+t mod S, so that one `dynamic_update_slice` serves the whole batch, wherever each row is
+in its own text. The key of age a (1 = newest) lies at (t - a) mod S, and a row sees its
+ages 1..length. A prompt that enters at time t is rolled so that its last token has age 1.
+Glossary: `clock` counts steps of the batch; `length` counts a row's own cached tokens
+(without the shared prefix); `generated` counts its response tokens, the newest of which
+is sampled but not cached yet.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from models import decoder, sampling
+from models.config import DecoderConfig
+from models.decoder import Cache, Context
+from models.sampling import Sampling
+
+
+class Slots(NamedTuple):
+    """State of B rows. All arrays are on device.
+
+    keys, values: [L, B, K, S, H] or a tuple of L arrays [B, K, S, H]
+    clock: int32 []
+    length, generated, budget, reason, newest: int32 [B]
+    tokens: int32 [B, R]; plain, sampled: float32 [B, R] log-probs of the tokens
+    recent: int32 [B, W], the last W response tokens, newest last, -1 before the start
+    row_keys: PRNG keys [B]; the draw of response token i uses fold_in(row_key, i)
+    """
+
+    keys: jax.Array | tuple[jax.Array, ...]
+    values: jax.Array | tuple[jax.Array, ...]
+    clock: jax.Array
+    length: jax.Array
+    generated: jax.Array
+    budget: jax.Array
+    reason: jax.Array
+    newest: jax.Array
+    tokens: jax.Array
+    plain: jax.Array
+    sampled: jax.Array
+    recent: jax.Array
+    row_keys: jax.Array
+
+
+class Prompts(NamedTuple):
+    """Prompts that went through the model once, ready to enter slots.
+
+    keys, values: [L, R, K, T, H] (or tuples); lengths: int32 [R]
+    logits: float32 [R, V] after the last prompt token
+    """
+
+    keys: jax.Array | tuple[jax.Array, ...]
+    values: jax.Array | tuple[jax.Array, ...]
+    lengths: jax.Array
+    logits: jax.Array
+
+
+def window_size(rules: Sampling) -> int:
+    return max([len(stop) for stop in rules.stop], default=1)
+
+
+def empty(cfg: DecoderConfig, rules, key, *, rows: int, cache: int, response: int):
+    """Slots with nothing in them (every row has ended)."""
+    shape = (rows, cfg.n_kv_heads, cache, cfg.head_dim)
+    zeros = functools.partial(jnp.zeros, dtype=jnp.int32)
+    L, dtype = cfg.n_layers, cfg.compute_dtype
+
+    def kv():
+        if decoder.unrolls(cfg):
+            return tuple(jnp.zeros(shape, dtype) for _ in range(L))
+        return jnp.zeros((L, *shape), dtype)
+
+    return Slots(
+        keys=kv(),
+        values=kv(),
+        clock=zeros(()),
+        length=zeros(rows),
+        generated=zeros(rows),
+        budget=zeros(rows),
+        reason=jnp.full((rows,), sampling.LENGTH, jnp.int32),
+        newest=zeros(rows),
+        tokens=zeros((rows, response)),
+        plain=jnp.zeros((rows, response)),
+        sampled=jnp.zeros((rows, response)),
+        recent=jnp.full((rows, window_size(rules)), -1, jnp.int32),
+        row_keys=jax.random.split(key, rows),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def prefill_prefix(cfg: DecoderConfig, params, tokens, length) -> Context:
+    """A prefix that many prompts share, int32 [T] of which ``length`` are real."""
+    T = tokens.shape[0]
+    positions, segments = decoder.plain_inputs(length[None], T)
+    _, (keys, values) = decoder.run(cfg, params, tokens[None], positions, segments)
+    return Context(keys, values, positions, segments > 0)
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def prefill(cfg: DecoderConfig, params, prefix, prefix_length, tokens, lengths):
+    """Run right-padded prompts [R, T] once; prefix is a tuple of zero or one Context."""
+    positions, segments = decoder.plain_inputs(lengths, tokens.shape[1])
+    hidden, (keys, values) = decoder.run(
+        cfg, params, tokens, positions + prefix_length, segments, prefix
+    )
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return Prompts(keys, values, lengths, decoder.logits(cfg, params, last))
+
+
+def _record(slots: Slots, rules: Sampling, rows, logits) -> Slots:
+    """Draw a token for the rows where ``rows`` [B] is True, and note how it ended."""
+    keys = jax.vmap(jax.random.fold_in)(slots.row_keys, slots.generated)
+    tokens, plain, sampled = sampling.draw(
+        logits, rules, slots.tokens, slots.generated, keys
+    )
+    here = (jnp.arange(slots.tokens.shape[1]) == slots.generated[:, None]) & rows[:, None]
+    recent = jnp.concatenate([slots.recent[:, 1:], tokens[:, None]], axis=1)
+    recent = jnp.where(rows[:, None], recent, slots.recent)
+    generated = slots.generated + rows
+    reason = sampling.ends(rules, tokens, recent, generated, slots.budget)
+    return slots._replace(
+        tokens=jnp.where(here, tokens[:, None], slots.tokens),
+        plain=jnp.where(here, plain[:, None], slots.plain),
+        sampled=jnp.where(here, sampled[:, None], slots.sampled),
+        recent=recent,
+        generated=generated,
+        newest=jnp.where(rows, tokens, slots.newest),
+        reason=jnp.where(rows, reason, slots.reason),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="rules", donate_argnames="slots")
+def insert(rules, slots: Slots, prompts: Prompts, source, target, row_keys, budget):
+    """Put prompts into slots and draw their first tokens.
+
+    Args:
+      source: int32 [M], rows of ``prompts``; target: int32 [M], slots to fill. To
+        insert fewer than M, repeat an entry (the same prompt into the same slot).
+      row_keys: PRNG keys [M]; budget: int32 [M], response tokens allowed.
+    """
+    cache = jax.tree.leaves(slots.keys)[0].shape[-2]
+    width = jax.tree.leaves(prompts.keys)[0].shape[-2]
+    lengths = prompts.lengths[source]
+    place = jnp.arange(cache)[None]
+    # Age of each place is (clock - place) mod S; prompt token i has age length - i.
+    token = lengths[:, None] - 1 - (slots.clock - 1 - place) % cache
+    token = jnp.clip(token, 0, width - 1)
+
+    def enter(ring, new):
+        """ring [..., B, K, S, H] <- new [..., R, K, T, H], row by row, in place."""
+        stacked = ring.ndim == 5
+
+        def one(m, ring):
+            row = jax.lax.dynamic_index_in_dim(
+                new, source[m], axis=int(stacked), keepdims=True
+            )
+            row = jnp.take(row, token[m], axis=-2)
+            start = (0, target[m], 0, 0, 0) if stacked else (target[m], 0, 0, 0)
+            return jax.lax.dynamic_update_slice(ring, row.astype(ring.dtype), start)
+
+        return jax.lax.fori_loop(0, source.shape[0], one, ring)
+
+    rows = jnp.zeros(slots.length.shape, bool).at[target].set(True)
+    set_rows = lambda old, new: old.at[target].set(new)  # noqa: E731
+    slots = slots._replace(
+        keys=jax.tree.map(enter, slots.keys, prompts.keys),
+        values=jax.tree.map(enter, slots.values, prompts.values),
+        length=set_rows(slots.length, lengths),
+        generated=set_rows(slots.generated, 0),
+        budget=set_rows(slots.budget, budget),
+        recent=set_rows(slots.recent, -1),
+        row_keys=set_rows(slots.row_keys, row_keys),
+    )
+    V = prompts.logits.shape[-1]
+    logits = jnp.zeros((rows.shape[0], V)).at[target].set(prompts.logits[source])
+    return _record(slots, rules, rows, logits)
+
+
+def step(cfg: DecoderConfig, rules: Sampling, params, prefix, prefix_length, slots):
+    """One decoding step of every running row."""
+    size = jax.tree.leaves(slots.keys)[0].shape[-2]
+    running = slots.reason == sampling.RUNNING
+    positions = prefix_length + slots.length
+    age = (slots.clock - jnp.arange(size)) % size  # 0: the token that enters now
+    cache = Cache(
+        slots.keys,
+        slots.values,
+        place=slots.clock % size,
+        positions=positions[:, None] - age[None],
+        visible=age[None] <= slots.length[:, None],
+    )
+    hidden, (keys, values) = decoder.run_cached(
+        cfg, params, slots.newest, positions, cache, prefix
+    )
+    slots = slots._replace(
+        keys=keys,
+        values=values,
+        clock=slots.clock + 1,
+        length=slots.length + running,
+    )
+    return _record(slots, rules, running, decoder.logits(cfg, params, hidden))
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "rules"), donate_argnames="slots")
+def decode(cfg, rules, params, prefix, prefix_length, slots: Slots, free_target):
+    """Step until ``free_target`` rows have ended (or all have)."""
+    if decoder.unrolls(cfg):
+        params = decoder.unstack_layers(params)
+    rows = slots.reason.shape[0]
+    target = jnp.minimum(free_target, rows)
+
+    def unfinished(slots):
+        return jnp.sum(slots.reason != sampling.RUNNING) < target
+
+    def body(slots):
+        return step(cfg, rules, params, prefix, prefix_length, slots)
+
+    return jax.lax.while_loop(unfinished, body, slots)
