@@ -14,10 +14,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from models import attention as attn
 from models import rope as rope_lib
 from models.config import DecoderConfig
+from models.matmul import matmul, save_products
 
 # Unrolling pays on CPU for shallow stacks only: compile time grows with depth.
 UNROLL_AT_MOST = 8
@@ -97,7 +99,7 @@ class Linear(nn.Module):
         kernel = self.param("kernel", init, self.ins + self.outs, cfg.param_dtype)
         kernel = kernel.astype(cfg.compute_dtype)
         kernel = kernel.reshape(math.prod(self.ins), math.prod(self.outs))
-        y = jnp.dot(x, kernel, precision=cfg.precision)
+        y = matmul(x, kernel, cfg.precision)
         if self.use_bias:
             zeros = nn.initializers.zeros
             bias = self.param("bias", zeros, self.outs, cfg.param_dtype)
@@ -174,36 +176,53 @@ class Layer(nn.Module):
 
 
 def init_params(cfg: DecoderConfig, key):
-    """Random parameters: normal(0, init_std) kernels and embeddings, unit norms.
+    """Random parameters: normal(0, init_std) matrices, unit norm scales, zero biases.
 
     Returns a plain nested dict, layers stacked on axis 0 (see the class `Layer` for the
-    names below "layers"); "lm_head" is absent when embeddings are tied.
+    names below "layers"); "lm_head" is absent when embeddings are tied. All numbers
+    come from one draw: a draw for each shape took seconds to compile on a CPU.
     """
-    embed_key, layer_key, head_key = jax.random.split(key, 3)
-    x = jnp.zeros((1, 1, cfg.d_model), cfg.compute_dtype)
-    zeros = jnp.zeros((1, 1), jnp.int32)
-    rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, zeros, zeros)
-    mask = jnp.ones((1, 1, 1), bool)
-
-    def init_layer(layer_key):
-        return Layer(cfg).init(layer_key, x, rotation, (mask,), ())["params"]
-
-    def normal(key, shape):
-        return (cfg.init_std * jax.random.normal(key, shape)).astype(cfg.param_dtype)
-
-    params = {
-        "embed": {"embedding": normal(embed_key, (cfg.vocab_size, cfg.d_model))},
-        "layers": jax.vmap(init_layer)(jax.random.split(layer_key, cfg.n_layers)),
-        "final_norm": {"scale": jnp.ones((cfg.d_model,), cfg.param_dtype)},
+    shapes = param_shapes(cfg)
+    drawn = [x.size for n, x in _named(shapes) if n in ("kernel", "embedding")]
+    flat = cfg.init_std * jax.random.normal(key, (sum(drawn),))
+    parts = iter(jnp.split(flat, np.cumsum(drawn)[:-1]))
+    made = {
+        "kernel": lambda x: next(parts).reshape(x.shape).astype(x.dtype),
+        "embedding": lambda x: next(parts).reshape(x.shape).astype(x.dtype),
+        "scale": lambda x: jnp.ones(x.shape, x.dtype),
+        "bias": lambda x: jnp.zeros(x.shape, x.dtype),
     }
-    if not cfg.tie_embeddings:
-        params["lm_head"] = {"kernel": normal(head_key, (cfg.d_model, cfg.vocab_size))}
-    return params
+    leaves = [made[name](x) for name, x in _named(shapes)]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _named(tree):
+    """(last part of the name, leaf) of every leaf."""
+    return [(path[-1].key, x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def param_shapes(cfg: DecoderConfig):
     """The parameter tree as `jax.ShapeDtypeStruct`s, without allocating anything."""
-    return jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
+    x = jax.ShapeDtypeStruct((1, 1, cfg.d_model), cfg.compute_dtype)
+    half = jax.ShapeDtypeStruct((1, 1, 1, cfg.head_dim // 2), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1, 1, 1), jnp.bool_)
+
+    def init_layer(x, rotation, masks):
+        return Layer(cfg).init(jax.random.key(0), x, rotation, masks, ())["params"]
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, cfg.param_dtype)
+
+    layer = jax.eval_shape(init_layer, x, (half, half), (mask,))
+    D, V = cfg.d_model, cfg.vocab_size
+    shapes = {
+        "embed": {"embedding": array(V, D)},
+        "layers": jax.tree.map(lambda a: array(cfg.n_layers, *a.shape), layer),
+        "final_norm": {"scale": array(D)},
+    }
+    if not cfg.tie_embeddings:
+        shapes["lm_head"] = {"kernel": array(D, V)}
+    return shapes
 
 
 def unstack_layers(params):
@@ -295,7 +314,7 @@ def run(cfg: DecoderConfig, params, tokens, positions, segment_ids, contexts=())
     if cfg.remat != "none":
         policies = {
             "full": jax.checkpoint_policies.nothing_saveable,
-            "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            "dots": save_products,
         }
         static = (2,) if unroll or uniform else ()
         layer = jax.checkpoint(layer, policy=policies[cfg.remat], static_argnums=static)
@@ -396,16 +415,11 @@ def forward(cfg: DecoderConfig, params, tokens, positions, segment_ids):
 def logits(cfg: DecoderConfig, params, hidden):
     """Next-token logits, float32 [..., V], of hidden states [..., D]."""
     if cfg.tie_embeddings:
-        equation, kernel = "...d,vd->...v", params["embed"]["embedding"]
+        kernel = params["embed"]["embedding"].T
     else:
-        equation, kernel = "...d,dv->...v", params["lm_head"]["kernel"]
-    return jnp.einsum(
-        equation,
-        hidden,
-        kernel.astype(cfg.compute_dtype),
-        precision=cfg.precision,
-        preferred_element_type=jnp.float32,
-    )
+        kernel = params["lm_head"]["kernel"]
+    kernel = kernel.astype(cfg.compute_dtype)
+    return matmul(hidden, kernel, cfg.precision, jnp.float32)
 
 
 def plain_inputs(lengths, width: int):

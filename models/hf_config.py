@@ -13,6 +13,9 @@ from models.config import DecoderConfig, RopeConfig
 from models.errors import CheckpointError
 
 ROPE_KINDS = ("default", "linear", "dynamic", "llama3")
+# Far beyond any real model: a typing error should not build a table of 10^9 layers.
+MOST_LAYERS = 4096
+MOST = 2**31 - 1
 # How a decoder is computed is not the checkpoint's business.
 COMPUTATION = ("dtype", "remat", "layer_loop")
 
@@ -30,6 +33,7 @@ class Family(NamedTuple):
     mlp_bias: str | bool = False
     bias_default: bool = False
     qk_norm: bool = False
+    square: bool = False  # heads times head_dim must be d_model
 
 
 def _no_window(fields: "_Fields", n_layers: int):
@@ -79,7 +83,7 @@ FAMILIES = {
     ),
     "internlm2": Family(
         "InternLM2ForCausalLM", 2048, _no_window, kv_heads_optional=True,
-        qkv_bias="bias", out_bias="bias", bias_default=True,
+        qkv_bias="bias", out_bias="bias", bias_default=True, square=True,
     ),
 }  # fmt: skip
 
@@ -104,6 +108,8 @@ def from_hf(config: Mapping[str, Any], where: str = "config.json") -> DecoderCon
 
     d_model = fields.get("hidden_size", int, low=1)
     n_layers = fields.get("num_hidden_layers", int, low=1)
+    if n_layers > MOST_LAYERS:
+        raise fields.error("num_hidden_layers", f"at most {MOST_LAYERS}")
     n_heads = fields.get("num_attention_heads", int, low=1)
     if family.kv_heads_optional and "num_key_value_heads" not in config:
         n_kv_heads = n_heads
@@ -117,6 +123,8 @@ def from_hf(config: Mapping[str, Any], where: str = "config.json") -> DecoderCon
         head_dim = family.head_dim or d_model // n_heads
         if family.head_dim is None and d_model % n_heads:
             raise fields.error("hidden_size", f"a multiple of {n_heads} heads")
+    if family.square and head_dim * n_heads != d_model:
+        raise fields.error("head_dim", f"hidden_size / {n_heads} for this model_type")
     if head_dim % 2:
         raise CheckpointError(f"{where}: head_dim is {head_dim}; rope needs it even")
     max_position = fields.get(
@@ -173,9 +181,37 @@ def to_hf(
       CheckpointError: the model_type cannot express the config; names the fields.
     """
     extra = dict(extra or {})
-    if extra.get("model_type") == model_type:
-        if not _differences(cfg, from_hf(extra)):
-            return extra
+    if extra.get("model_type") == model_type and not _lost(cfg, extra):
+        return extra
+    config = _write(cfg, model_type, extra)
+    lost = _lost(cfg, config)
+    if lost:
+        raise CheckpointError(
+            f"model_type {model_type!r} cannot express this decoder: "
+            + "; ".join(lost)
+            + f"; it fits: {', '.join(_fitting(cfg)) or 'no supported model_type'}"
+        )
+    return config
+
+
+def default_model_type(cfg: DecoderConfig) -> str:
+    """The first model_type that can express a decoder that has no config.json yet."""
+    fitting = _fitting(cfg)
+    if not fitting:
+        raise CheckpointError(
+            f"no supported model_type ({', '.join(FAMILIES)}) can express {cfg}"
+        )
+    return fitting[0]
+
+
+def _fitting(cfg: DecoderConfig) -> list[str]:
+    """The model_types that can express a decoder."""
+    return [name for name in FAMILIES if not _lost(cfg, _write(cfg, name, {}))]
+
+
+def _write(cfg: DecoderConfig, model_type: str, extra) -> dict[str, Any]:
+    """The fields of config.json, as far as the family has them."""
+    cfg = _effective(cfg)
     family = family_of({"model_type": model_type})
     slides = cfg.sliding_layers or (cfg.sliding_window is not None,) * cfg.n_layers
     config = extra | {
@@ -212,77 +248,36 @@ def to_hf(
             "sliding_attention" if s else "full_attention" for s in slides
         ]
     _write_rope(cfg.rope, config)
-    lost = _differences(cfg, from_hf(config))
-    if lost:
-        raise CheckpointError(
-            f"model_type {model_type!r} cannot express this decoder: "
-            + "; ".join(lost)
-            + f"; it fits: {', '.join(_fitting(cfg)) or 'no supported model_type'}"
-        )
     return config
 
 
-def default_model_type(cfg: DecoderConfig) -> str:
-    """The first model_type that can express a decoder that has no config.json yet."""
-    fitting = _fitting(cfg)
-    if not fitting:
-        raise CheckpointError(
-            f"no supported model_type ({', '.join(FAMILIES)}) can express {cfg}"
-        )
-    return fitting[0]
-
-
-def _fitting(cfg: DecoderConfig) -> list[str]:
-    """The model_types that can express a decoder, internlm2 (not native) last."""
-    fitting = []
-    for name, family in FAMILIES.items():
-        if cfg.qk_norm != family.qk_norm:
-            continue
-        same = True
-        for rule, value in (
-            (family.qkv_bias, cfg.qkv_bias),
-            (family.out_bias, cfg.out_bias),
-            (family.mlp_bias, cfg.mlp_bias),
-        ):
-            same = same and (isinstance(rule, str) or rule == value)
-        if family.qkv_bias == family.out_bias:
-            same = same and cfg.qkv_bias == cfg.out_bias
-        if cfg.sliding_layers is not None:
-            same = same and family.window is _qwen_window
-        elif cfg.sliding_window is not None:
-            same = same and family.window is not _no_window
-        if same:
-            fitting.append(name)
-    return fitting
-
-
-def _differences(cfg: DecoderConfig, other: DecoderConfig) -> list[str]:
-    """Architecture fields that differ, as "name: wanted, would be read as"."""
-    ours, theirs = _effective(cfg), _effective(other)
+def _lost(cfg: DecoderConfig, config: Mapping[str, Any]) -> list[str]:
+    """What reading a config.json back would change in a decoder; [] if nothing."""
+    ours, theirs = _effective(cfg), _effective(from_hf(config))
     return [
-        f"{key} is {ours[key]!r} and would be read as {theirs[key]!r}"
-        for key in ours
-        if key not in COMPUTATION and ours[key] != theirs[key]
+        f"{name} is {getattr(ours, name)!r} and would be {getattr(theirs, name)!r}"
+        for name in (f.name for f in dataclasses.fields(cfg))
+        if name not in COMPUTATION and getattr(ours, name) != getattr(theirs, name)
     ]
 
 
-def _effective(cfg: DecoderConfig) -> dict[str, Any]:
-    """The fields of a config, without what its other fields leave unread."""
-    fields = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)}
+def _effective(cfg: DecoderConfig) -> DecoderConfig:
+    """The config without the values that its other fields leave unread."""
     read = {
         "default": (),
         "linear": ("factor",),
         "dynamic": ("factor", "original_max_position"),
-    }.get(cfg.rope.kind)
-    if read is not None:
-        kept = {key: getattr(cfg.rope, key) for key in ("theta", "kind", *read)}
-        fields["rope"] = RopeConfig(**kept)
-    layers = cfg.sliding_layers
-    if cfg.sliding_window is None or (layers is not None and all(layers)):
-        fields["sliding_layers"] = None
-    elif layers is not None and not any(layers):
-        fields["sliding_window"] = fields["sliding_layers"] = None
-    return fields
+        "llama3": tuple(f.name for f in dataclasses.fields(RopeConfig)[2:]),
+    }[cfg.rope.kind]
+    rope = RopeConfig(**{k: getattr(cfg.rope, k) for k in ("theta", "kind", *read)})
+    window, layers = cfg.sliding_window, cfg.sliding_layers
+    if layers is not None and not any(layers):
+        window = None
+    if window is None or all(layers or ()):
+        layers = None
+    return dataclasses.replace(
+        cfg, rope=rope, sliding_window=window, sliding_layers=layers
+    )
 
 
 def _read_rope(fields: "_Fields", head_dim: int, max_position: int) -> RopeConfig:
@@ -376,11 +371,13 @@ class _Fields(NamedTuple):
         value = self.config[key]
         if value is None and optional:
             return None
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) <= MOST:
             value = float(value)
         # NaN fails every comparison, hence `not >=`.
         if type(value) is not kind or (low is not None and not value >= low):
             raise self.error(key, expected)
+        if kind in (int, float) and value > MOST:
+            raise self.error(key, f"{expected} and <= {MOST}")
         return value
 
     def error(self, key, expected, value=None) -> CheckpointError:

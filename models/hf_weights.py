@@ -92,7 +92,7 @@ MAPS = {
 
 
 class Place(NamedTuple):
-    """A row with its sizes filled in: where our parameter, or one layer of it, comes from.
+    """A row with its sizes filled in: where a parameter, or a layer of it, comes from.
 
     sizes: of each letter; theirs, ours: axes as words of letters; part: range of a
     letter that is taken.
@@ -236,7 +236,7 @@ def write(group: list[Place], values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _runs(sizes: list[int], ranges: list[range]) -> list[slice]:
-    """Contiguous pieces of a flat axis that hold the product of ranges of its letters."""
+    """Contiguous pieces of a flat axis that hold a product of ranges of its letters."""
     last = max((i for i, r in enumerate(ranges) if len(r) < sizes[i]), default=0)
     inner = _product(sizes[last + 1 :])
     pieces = []

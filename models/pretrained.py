@@ -126,7 +126,7 @@ def save_pretrained(
         config, or the config's model_type cannot express the decoder.
     """
     directory = Path(directory).absolute()
-    _check_replaceable(directory)
+    check_replaceable(directory)
     if dtype is not None and dtype not in EXPORT_DTYPES:
         raise CheckpointError(
             f"dtype is {dtype!r}; expected one of {', '.join(EXPORT_DTYPES)}"
@@ -258,8 +258,9 @@ def _tied_copy(cfg: DecoderConfig, model_type: str) -> tuple[str, str] | None:
 
 
 def _equal(folder: files.TensorFolder, a: str, b: str, rows: int = 4096) -> bool:
-    """Whether two tensors of equal shape hold equal values, a block of rows at a time."""
-    cuts = (slice(i, i + rows) for i in range(0, folder.shapes[a][0], rows))
+    """Whether two tensors of equal shape are equal, read a block of rows at a time."""
+    total = folder.shapes[a][0]
+    cuts = (slice(i, min(i + rows, total)) for i in range(0, total, rows))
     return all(
         np.array_equal(folder.read(a, (cut,)), folder.read(b, (cut,))) for cut in cuts
     )
@@ -278,7 +279,7 @@ def _check_params(cfg: DecoderConfig, flat: Mapping[str, Any]) -> None:
         raise CheckpointError("params do not fit the config: " + files.listed(wrong))
 
 
-def _check_replaceable(directory: Path) -> None:
+def check_replaceable(directory: Path) -> None:
     """CheckpointError unless the folder is absent, empty, or wholly our own export."""
     if not directory.exists():
         return
@@ -291,7 +292,7 @@ def _check_replaceable(directory: Path) -> None:
     if EXPORT in names:
         record = files.read_json(directory / EXPORT)
         if isinstance(record, dict) and record.get("written_by") == "salign":
-            ours = set(record.get("files", ()))
+            ours = set(map(str, record.get("files") or ()))
     foreign = sorted(names - ours)
     if foreign:
         raise CheckpointError(

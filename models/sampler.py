@@ -19,7 +19,10 @@ from models import slots as slots_lib
 from models.config import DecoderConfig
 from models.errors import PromptError
 from models.rollout import Rollout
-from models.sampling import RUNNING, Sampling, check_ids
+from models.sampling import RUNNING, Sampling
+from models.sampling import check_ids as check_rule_ids
+
+LEAST_TO_SHRINK = 16  # slots; below, a step costs nearly the same
 
 
 class Response(NamedTuple):
@@ -45,28 +48,63 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def check_prompts(cfg, prompts, prefix, budgets, max_length) -> None:
-    """Raise PromptError for an empty, foreign or too long prompt, naming it."""
-    for i, prompt in enumerate(prompts):
+def check_prompts(
+    cfg, prompts, prefix, budgets, max_length=None, name="prompt {}".format
+) -> None:
+    """Raise PromptError for an empty, foreign or too long prompt, naming it.
+
+    Args:
+      budgets: tokens that may follow each prompt. max_length: the most tokens in all
+        (default: the model's). name: what prompt i is called.
+    """
+    limit = max_length or cfg.max_position
+
+    def check_ids(ids, who):
+        ids = np.asarray(ids)
+        bad = ids[(ids < 0) | (ids >= cfg.vocab_size)]
+        if len(bad):
+            raise PromptError(
+                f"{who}: token {bad[0]} is outside the vocabulary of {cfg.vocab_size}"
+            )
+
+    check_ids(prefix, "the shared prefix")
+    for i, (prompt, budget) in enumerate(zip(prompts, budgets, strict=True)):
         if not len(prompt):
-            raise PromptError(f"prompt {i} is empty: expected at least one token")
-        ids = np.asarray(prompt)
-        if ids.min() < 0 or ids.max() >= cfg.vocab_size:
-            bad = ids[(ids < 0) | (ids >= cfg.vocab_size)][0]
+            raise PromptError(f"{name(i)} is empty: expected at least one token")
+        check_ids(prompt, name(i))
+        total = len(prefix) + len(prompt) + budget
+        if total > limit:
             raise PromptError(
-                f"prompt {i}: token {bad} is outside the vocabulary of {cfg.vocab_size}"
+                f"{name(i)} has {len(prompt)} tokens; after a prefix of {len(prefix)} "
+                f"and before {budget} new tokens that makes {total}, over the limit of "
+                f"{limit}"
             )
-        total = len(prefix) + len(prompt) + budgets[i]
-        if total > max_length:
-            raise PromptError(
-                f"prompt {i} has {len(prompt)} tokens; with a prefix of {len(prefix)} "
-                f"and {budgets[i]} new tokens that is {total}, over the budget of "
-                f"{max_length}"
-            )
+
+
+def check_request(
+    cfg, prompts, sampling, prefix, budgets, max_length, **counts
+) -> None:
+    """Raise ValueError for anything that `stream` cannot do, before any compute."""
+    check_rule_ids(sampling, cfg.vocab_size)
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if len(budgets) != len(prompts):
+        raise ValueError(
+            f"max_new_tokens: expected one number, or one for each of {len(prompts)} "
+            f"prompts, got {len(budgets)}"
+        )
+    for i, budget in enumerate(budgets):
+        if budget < 1:
+            raise PromptError(f"prompt {i}: max_new_tokens is {budget}, expected >= 1")
+    check_prompts(cfg, prompts, prefix, budgets, max_length)
 
 
 def pad_rows(rows: Sequence[Sequence[int]], count: int, width: int):
-    """Right-padded int32 [count, width] and lengths [count]; spare rows repeat row 0."""
+    """Rows padded on the right, int32 [count, width], and their lengths [count].
+
+    Spare rows repeat row 0.
+    """
     tokens = np.zeros((count, width), np.int32)
     lengths = np.zeros(count, np.int32)
     for i in range(count):
@@ -84,6 +122,21 @@ def prefix_context(cfg: DecoderConfig, params, prefix: Sequence[int]):
     return (slots_lib.prefill_prefix(cfg, params, tokens[0], lengths[0]),)
 
 
+class Request(NamedTuple):
+    """What is asked for, checked; see `stream`."""
+
+    prompts: Sequence[Sequence[int]]
+    sampling: Sampling
+    key: jax.Array
+    budgets: Sequence[int]
+    samples: int
+    prefix: Sequence[int]
+    slots: int
+    prefill_rows: int
+    shrink: bool
+    row_ids: np.ndarray
+
+
 def stream(
     cfg: DecoderConfig,
     params,
@@ -96,6 +149,7 @@ def stream(
     prefix: Sequence[int] = (),
     slots: int = 64,
     prefill_rows: int = 32,
+    shrink: bool | None = None,
     max_length: int | None = None,
     row_ids: Sequence[int] | None = None,
 ) -> Iterator[Response]:
@@ -107,96 +161,166 @@ def stream(
       max_new_tokens: the budget of response tokens, one for all or one per prompt.
       samples: responses per prompt. prefix: tokens that precede every prompt.
       slots: rows decoded at once. prefill_rows: prompts prefilled at once, at most.
+      shrink: go on with a quarter of the slots when no more are running and nothing
+        waits. Costs a compilation for each size; default: on CPU, where a decoding
+        step costs by the row.
       max_length: the most tokens of prefix + prompt + response (default: the model's).
       row_ids: ids of the rows for the keys (default 0, 1, ...).
 
     Raises:
       PromptError: a prompt is empty, out of vocabulary or over the budget.
-      ValueError: a rule names a token outside the vocabulary.
+      ValueError: a rule names a token outside the vocabulary, or a count is wrong.
     """
-    check_ids(sampling, cfg.vocab_size)
-    if np.ndim(max_new_tokens) == 0:
-        max_new_tokens = [max_new_tokens] * len(prompts)
-    if not len(prompts):
-        return
-    if min(max_new_tokens) < 1:
-        raise PromptError("max_new_tokens: expected at least 1")
-    check_prompts(cfg, prompts, prefix, max_new_tokens, max_length or cfg.max_position)
+    budgets = max_new_tokens
+    if np.ndim(budgets) == 0:
+        budgets = [budgets] * len(prompts)
+    check_request(
+        cfg,
+        prompts,
+        sampling,
+        prefix,
+        budgets,
+        max_length,
+        samples=samples,
+        slots=slots,
+        prefill_rows=prefill_rows,
+    )
     total = len(prompts) * samples
-    if row_ids is None:
-        row_ids = range(total)
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        key, jnp.array(row_ids, jnp.uint32)
+    row_ids = np.arange(total) if row_ids is None else np.asarray(row_ids)
+    if len(row_ids) != total:
+        raise ValueError(f"row_ids: expected {total} ids, got {len(row_ids)}")
+    if shrink is None:
+        shrink = jax.default_backend() == "cpu"
+    if not total:
+        return iter(())
+    return _stream(
+        cfg,
+        params,
+        Request(
+            prompts=prompts,
+            sampling=sampling,
+            key=key,
+            budgets=budgets,
+            samples=samples,
+            prefix=prefix,
+            slots=min(slots, power_of_two(total)),
+            prefill_rows=prefill_rows,
+            shrink=shrink,
+            row_ids=row_ids.astype(np.uint32),
+        ),
     )
 
-    rows = min(slots, power_of_two(total))
-    response = max(max_new_tokens)
-    cache = bucket(max(map(len, prompts))) + response
-    cache += -cache % 8
-    state = slots_lib.empty(
-        cfg, sampling, key, rows=rows, cache=cache, response=response
-    )
-    shared = prefix_context(cfg, params, prefix)
-    prefix_length = jnp.int32(len(prefix))
 
-    # Long prompts first, so that prompts of one width are prefilled together.
-    order = sorted(range(len(prompts)), key=lambda i: -bucket(len(prompts[i])))
-    waiting = deque(order)
-    prefilled, entering = None, deque()  # entering: (row of prefilled, request row)
-    owner = [-1] * rows
+def _prefills(cfg, params, shared, request: Request):
+    """(prefilled prompts, [(row among them, request row), ...]) of group after group.
 
-    while True:
-        free = [slot for slot in range(rows) if owner[slot] < 0]
-        while free and (entering or waiting):
-            if not entering:
-                width = bucket(len(prompts[waiting[0]]))
-                want = min(prefill_rows, power_of_two(-(-len(free) // samples)))
-                group = []
-                while waiting and len(group) < want:
-                    if bucket(len(prompts[waiting[0]])) != width:
-                        break
-                    group.append(waiting.popleft())
-                tokens, lengths = pad_rows(
-                    [prompts[i] for i in group], power_of_two(len(group)), width
-                )
-                prefilled = slots_lib.prefill(
-                    cfg, params, shared, prefix_length, tokens, lengths
-                )
-                entering.extend(
+    Long prompts go first, and prompts of one width together. A generator: a group is
+    run when the slots ask for it.
+    """
+    prompts, samples = request.prompts, request.samples
+    most = max(1, min(request.prefill_rows, request.slots // samples))
+    by_width = {}
+    for i, prompt in enumerate(prompts):
+        by_width.setdefault(bucket(len(prompt)), []).append(i)
+    prefix_length = jnp.int32(len(request.prefix))
+    for width in sorted(by_width, reverse=True):
+        waiting = by_width[width]
+        for start in range(0, len(waiting), most):
+            group = waiting[start : start + most]
+            tokens, lengths = pad_rows(
+                [prompts[i] for i in group], power_of_two(len(group)), width
+            )
+            prefilled = slots_lib.prefill(
+                cfg, params, shared, prefix_length, tokens, lengths
+            )
+            yield (
+                prefilled,
+                deque(
                     (r, i * samples + g)
                     for r, i in enumerate(group)
                     for g in range(samples)
-                )
-            entries = []
-            while free and entering:
-                source, row = entering.popleft()
-                owner[free[0]] = row
-                entries.append((source, free.pop(0), row))
-            entries += [entries[0]] * (power_of_two(len(entries)) - len(entries))
-            source, target, row = (np.array(x, np.int32) for x in zip(*entries))
-            budget = np.array([max_new_tokens[r // samples] for r in row], np.int32)
-            state = slots_lib.insert(
-                sampling, state, prefilled, source, target, row_keys[row], budget
+                ),
             )
-        occupied = sum(o >= 0 for o in owner)
+
+
+def _entries(request: Request, rows: int, source, slot, row) -> slots_lib.Entries:
+    """The request's rows ``row`` enter slots ``slot``; all lists of one length."""
+
+    def padded(values, fill, dtype=np.int32):
+        out = np.full(rows, fill, dtype)
+        out[: len(values)] = values
+        return out
+
+    return slots_lib.Entries(
+        count=np.int32(len(row)),
+        source=padded(source, 0),
+        target=padded(slot, rows),
+        row_ids=padded(request.row_ids[row], 0, np.uint32),
+        budget=padded([request.budgets[r // request.samples] for r in row], 0),
+    )
+
+
+def _stream(cfg, params, request: Request) -> Iterator[Response]:
+    rows = request.slots
+    response = max(request.budgets)
+    cache = bucket(max(map(len, request.prompts))) + response
+    cache += -cache % 8
+    state = slots_lib.empty(
+        cfg, request.sampling, request.key, rows=rows, cache=cache, response=response
+    )
+    params = slots_lib.prepare(cfg, params)
+    shared = prefix_context(cfg, params, request.prefix)
+    prefix_length = jnp.int32(len(request.prefix))
+    groups = _prefills(cfg, params, shared, request)
+    waiting = len(request.row_ids)
+    entering = deque()
+    owner = [-1] * rows  # the request's row in each slot
+
+    while True:
+        free = [slot for slot in range(rows) if owner[slot] < 0]
+        while free and waiting:
+            if not entering:
+                prefilled, entering = next(groups)
+            slot, row, source = [], [], []
+            while free and entering:
+                slot.append(free.pop(0))
+                row.append(entering[0][1])
+                source.append(entering.popleft()[0])
+                owner[slot[-1]] = row[-1]
+            waiting -= len(slot)
+            entries = _entries(request, rows, source, slot, row)
+            state = slots_lib.insert(
+                request.sampling, state, prefilled, entries, request.key
+            )
+        occupied = rows - len(free)
         if not occupied:
             return
-        more = bool(entering or waiting)
-        spare = rows - occupied
-        free_target = spare + max(1, rows // 8) if more else rows
+        fewer = rows // 4 if request.shrink and rows >= LEAST_TO_SHRINK else 0
+        if not waiting and occupied <= fewer:
+            kept = sorted(range(rows), key=lambda slot: owner[slot] < 0)[:fewer]
+            state = slots_lib.keep(state, np.array(kept, np.int32))
+            owner, rows = [owner[slot] for slot in kept], fewer
+            continue
+        ended = len(free) + max(1, rows // 8) if waiting else rows - fewer
         state = slots_lib.decode(
-            cfg, sampling, params, shared, prefix_length, state, jnp.int32(free_target)
+            cfg,
+            request.sampling,
+            params,
+            shared,
+            prefix_length,
+            state,
+            np.int32(ended),
         )
-        out = jax.device_get(
+        reason, generated, *columns = jax.device_get(
             (state.reason, state.generated, state.tokens, state.plain, state.sampled)
         )
         for slot, row in enumerate(owner):
-            if row < 0 or out[0][slot] == RUNNING:
+            if row < 0 or reason[slot] == RUNNING:
                 continue
             owner[slot] = -1
-            n = out[1][slot]
+            n = generated[slot]
             yield Response(
-                row, *(x[slot, :n].copy() for x in out[2:]), int(out[0][slot])
+                row, *(x[slot, :n].copy() for x in columns), int(reason[slot])
             )
 
 

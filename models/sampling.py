@@ -100,18 +100,37 @@ def ngram_counts(history, length, order: int, vocab_size: int):
     return counts.at[rows, history].add(match.astype(jnp.float32))
 
 
+def _ordered(values):
+    """uint32 with the order of float32 values."""
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    return jnp.where(bits & sign, ~bits, bits | sign)
+
+
+def _keep_from(logits, enough):
+    """Ban the logits below the highest threshold whose tokens are ``enough``.
+
+    The threshold is found exactly, bit by bit, in 32 passes: sorting the vocabulary
+    costs far more. ``enough(kept [B, V])`` -> bool [B] is monotone in the set kept.
+    """
+    places = _ordered(logits)
+
+    def set_bit(i, threshold):
+        higher = threshold | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        return jnp.where(enough(places >= higher[:, None]), higher, threshold)
+
+    lowest = jnp.zeros(logits.shape[:1], jnp.uint32)
+    threshold = jax.lax.fori_loop(0, 32, set_bit, lowest)
+    return jnp.where(places >= threshold[:, None], logits, BANNED)
+
+
 def _top_k(logits, k: int):
-    kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
-    return jnp.where(logits < kth, BANNED, logits)
+    return _keep_from(logits, lambda kept: jnp.sum(kept, axis=-1) >= k)
 
 
 def _top_p(logits, p: float):
-    """Keep a token if the probability of strictly likelier ones is below p."""
-    ordered = jnp.sort(logits, axis=-1, descending=True)
-    probs = jax.nn.softmax(ordered, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs
-    kept = jnp.where(before < p, ordered, jnp.inf)
-    return jnp.where(logits < jnp.min(kept, -1, keepdims=True), BANNED, logits)
+    probs = jax.nn.softmax(logits, axis=-1)
+    return _keep_from(logits, lambda kept: jnp.sum(probs * kept, axis=-1) >= p)
 
 
 def _min_p(logits, p: float):
@@ -130,8 +149,9 @@ def adjust(logits, sampling: Sampling, history, length):
       float32 [B, V]; greedy sampling leaves the temperature out.
     """
     V = logits.shape[-1]
-    for token, bias in sampling.bias:
-        logits = logits.at[:, token].add(bias)
+    if sampling.bias:
+        ids, added = zip(*sampling.bias, strict=True)
+        logits = logits.at[:, jnp.array(ids)].add(jnp.array(added, jnp.float32))
     if sampling.banned:
         logits = logits.at[:, jnp.array(sampling.banned)].set(BANNED)
     for order, weight in enumerate(sampling.ngram_penalties, start=1):

@@ -14,6 +14,7 @@ import numpy as np
 from models import decoder, sampler, sampling, slots
 from models.config import DecoderConfig
 from models.decoder import Context
+from models.errors import PromptError
 from models.sampling import Sampling
 
 
@@ -81,7 +82,9 @@ def _continue(cfg, params, prefix, prefix_length, prompts, tokens, lengths):
     place = jnp.arange(T)[None, None]
     real = place < lengths[:, :, None]
     segments = jnp.where(real, 1 + jnp.arange(C)[None, :, None], 0)
-    positions = prefix_length + prompts.lengths[:, None, None] + jnp.where(real, place, 0)
+    positions = (
+        prefix_length + prompts.lengths[:, None, None] + jnp.where(real, place, 0)
+    )
     hidden, _ = decoder.run(
         cfg,
         params,
@@ -120,13 +123,26 @@ def score_continuations(
     Raises:
       PromptError: a prompt is empty, foreign or, with a choice, too long.
     """
-    longest = [max(map(len, choices)) for choices in continuations]
-    sampler.check_prompts(cfg, prompts, prefix, longest, cfg.max_position)
-    for i, choices in enumerate(continuations):
-        sampler.check_prompts(
-            cfg, choices, (*prefix, *prompts[i]), [0] * len(choices), cfg.max_position
+    if len(continuations) != len(prompts):
+        raise ValueError(
+            f"continuations: expected {len(prompts)} lists, one for each prompt, got "
+            f"{len(continuations)}"
         )
+    for i, choices in enumerate(continuations):
+        if not len(choices):
+            raise PromptError(f"prompt {i}: expected at least one continuation")
+        sampler.check_prompts(
+            cfg,
+            [prompts[i]],
+            prefix,
+            [max(map(len, choices))],
+            name=f"prompt {i}".format,
+        )
+        name = f"prompt {i}, continuation {{}}".format
+        sampler.check_prompts(cfg, choices, prefix, [0] * len(choices), name=name)
+    params = slots.prepare(cfg, params)
     shared = sampler.prefix_context(cfg, params, prefix)
+    prefix_length = jnp.int32(len(prefix))
     out = []
     for start in range(0, len(prompts), rows):
         some = prompts[start : start + rows]
@@ -134,14 +150,14 @@ def score_continuations(
         count = sampler.power_of_two(len(some))
         width = sampler.bucket(max(map(len, some)))
         tokens, lengths = sampler.pad_rows(some, count, width)
-        prefilled = slots.prefill(cfg, params, shared, len(prefix), tokens, lengths)
+        prefilled = slots.prefill(cfg, params, shared, prefix_length, tokens, lengths)
         C = sampler.power_of_two(max(map(len, choices)))
         T = sampler.bucket(max(len(c) for cs in choices for c in cs))
         rows_of = [sampler.pad_rows(cs, C, T) for cs in choices]
         rows_of += [rows_of[0]] * (count - len(some))
-        tokens, lengths = (np.stack(x) for x in zip(*rows_of))
+        tokens, lengths = (np.stack(x) for x in zip(*rows_of, strict=True))
         scores = jax.device_get(
-            _continue(cfg, params, shared, len(prefix), prefilled, tokens, lengths)
+            _continue(cfg, params, shared, prefix_length, prefilled, tokens, lengths)
         )
         out += [
             [scores[i, c, : len(choice)] for c, choice in enumerate(cs)]

@@ -65,13 +65,15 @@ def param_specs(shapes, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
 def param_shardings(shapes, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
     """The tree of NamedShardings of a tree of arrays or shapes; see `param_specs`."""
     specs = param_specs(shapes, mesh, rules)
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P)
-    )
+
+    def sharding(spec):
+        return NamedSharding(mesh, spec)
+
+    return jax.tree.map(sharding, specs, is_leaf=lambda x: isinstance(x, P))
 
 
 def shardings_like(state, params, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
-    """Shardings of a state that contains copies of the parameter tree (optimizer state).
+    """Shardings of a state that holds copies of the parameter tree (an optimizer's).
 
     A leaf whose path ends in a parameter's name and that has its shape is split as the
     parameter is; all others (counters, factored moments) are replicated.

@@ -3,7 +3,7 @@
 The cache is a ring on a *shared clock*: at step t every row writes its new key at place
 t mod S, so that one `dynamic_update_slice` serves the whole batch, wherever each row is
 in its own text. The key of age a (1 = newest) lies at (t - a) mod S, and a row sees its
-ages 1..length. A prompt that enters at time t is rolled so that its last token has age 1.
+ages 1..length. A prompt that enters at time t is rolled: its last token has age 1.
 Glossary: `clock` counts steps of the batch; `length` counts a row's own cached tokens
 (without the shared prefix); `generated` counts its response tokens, the newest of which
 is sampled but not cached yet.
@@ -60,10 +60,50 @@ class Prompts(NamedTuple):
     logits: jax.Array
 
 
+class Entries(NamedTuple):
+    """Which prompts enter which slots; places from ``count`` on are unused.
+
+    count: int32 []; source: int32 [B], rows of `Prompts`; target: int32 [B], slots
+    (unused: B); row_ids: uint32 [B], folded into the run's key; budget: int32 [B],
+    response tokens allowed. The size is fixed, so that insertion is compiled once.
+    """
+
+    count: jax.Array
+    source: jax.Array
+    target: jax.Array
+    row_ids: jax.Array
+    budget: jax.Array
+
+
 def window_size(rules: Sampling) -> int:
     return max([len(stop) for stop in rules.stop], default=1)
 
 
+def prepare(cfg: DecoderConfig, params):
+    """Parameters laid out for many calls: cast and unstacked once, not at each step.
+
+    The sampler does this for every request. Given prepared parameters, it does nothing.
+    """
+    scanned = not decoder.unrolls(cfg)
+    prepared = isinstance(params["layers"], tuple)
+    if prepared or (scanned and cfg.param_dtype == cfg.compute_dtype):
+        return params
+    return _prepare(cfg, params)
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def _prepare(cfg, params):
+    def cast(path, leaf):
+        is_norm = path[-1].key == "scale"  # norms are computed in float32
+        return leaf if is_norm else leaf.astype(cfg.compute_dtype)
+
+    params = jax.tree_util.tree_map_with_path(cast, params)
+    return decoder.unstack_layers(params) if decoder.unrolls(cfg) else params
+
+
+@functools.partial(
+    jax.jit, static_argnames=("cfg", "rules", "rows", "cache", "response")
+)
 def empty(cfg: DecoderConfig, rules, key, *, rows: int, cache: int, response: int):
     """Slots with nothing in them (every row has ended)."""
     shape = (rows, cfg.n_kv_heads, cache, cfg.head_dim)
@@ -103,7 +143,10 @@ def prefill_prefix(cfg: DecoderConfig, params, tokens, length) -> Context:
 
 @functools.partial(jax.jit, static_argnames="cfg")
 def prefill(cfg: DecoderConfig, params, prefix, prefix_length, tokens, lengths):
-    """Run right-padded prompts [R, T] once; prefix is a tuple of zero or one Context."""
+    """Run prompts once, int32 [R, T] padded on the right, lengths int32 [R].
+
+    prefix is a tuple of zero or one Context, prefix_length its length.
+    """
     positions, segments = decoder.plain_inputs(lengths, tokens.shape[1])
     hidden, (keys, values) = decoder.run(
         cfg, params, tokens, positions + prefix_length, segments, prefix
@@ -118,7 +161,9 @@ def _record(slots: Slots, rules: Sampling, rows, logits) -> Slots:
     tokens, plain, sampled = sampling.draw(
         logits, rules, slots.tokens, slots.generated, keys
     )
-    here = (jnp.arange(slots.tokens.shape[1]) == slots.generated[:, None]) & rows[:, None]
+    here = (jnp.arange(slots.tokens.shape[1]) == slots.generated[:, None]) & rows[
+        :, None
+    ]
     recent = jnp.concatenate([slots.recent[:, 1:], tokens[:, None]], axis=1)
     recent = jnp.where(rows[:, None], recent, slots.recent)
     generated = slots.generated + rows
@@ -135,14 +180,10 @@ def _record(slots: Slots, rules: Sampling, rows, logits) -> Slots:
 
 
 @functools.partial(jax.jit, static_argnames="rules", donate_argnames="slots")
-def insert(rules, slots: Slots, prompts: Prompts, source, target, row_keys, budget):
-    """Put prompts into slots and draw their first tokens.
-
-    Args:
-      source: int32 [M], rows of ``prompts``; target: int32 [M], slots to fill. To
-        insert fewer than M, repeat an entry (the same prompt into the same slot).
-      row_keys: PRNG keys [M]; budget: int32 [M], response tokens allowed.
-    """
+def insert(rules, slots: Slots, prompts: Prompts, entries: Entries, key) -> Slots:
+    """Put prompts into slots and draw their first tokens."""
+    _, source, target, row_ids, budget = entries
+    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
     cache = jax.tree.leaves(slots.keys)[0].shape[-2]
     width = jax.tree.leaves(prompts.keys)[0].shape[-2]
     lengths = prompts.lengths[source]
@@ -163,10 +204,12 @@ def insert(rules, slots: Slots, prompts: Prompts, source, target, row_keys, budg
             start = (0, target[m], 0, 0, 0) if stacked else (target[m], 0, 0, 0)
             return jax.lax.dynamic_update_slice(ring, row.astype(ring.dtype), start)
 
-        return jax.lax.fori_loop(0, source.shape[0], one, ring)
+        return jax.lax.fori_loop(0, entries.count, one, ring)
 
-    rows = jnp.zeros(slots.length.shape, bool).at[target].set(True)
-    set_rows = lambda old, new: old.at[target].set(new)  # noqa: E731
+    def set_rows(old, new):
+        return old.at[target].set(new, mode="drop")
+
+    rows = set_rows(jnp.zeros(slots.length.shape, bool), True)
     slots = slots._replace(
         keys=jax.tree.map(enter, slots.keys, prompts.keys),
         values=jax.tree.map(enter, slots.values, prompts.values),
@@ -177,7 +220,7 @@ def insert(rules, slots: Slots, prompts: Prompts, source, target, row_keys, budg
         row_keys=set_rows(slots.row_keys, row_keys),
     )
     V = prompts.logits.shape[-1]
-    logits = jnp.zeros((rows.shape[0], V)).at[target].set(prompts.logits[source])
+    logits = set_rows(jnp.zeros((rows.shape[0], V)), prompts.logits[source])
     return _record(slots, rules, rows, logits)
 
 
@@ -209,8 +252,6 @@ def step(cfg: DecoderConfig, rules: Sampling, params, prefix, prefix_length, slo
 @functools.partial(jax.jit, static_argnames=("cfg", "rules"), donate_argnames="slots")
 def decode(cfg, rules, params, prefix, prefix_length, slots: Slots, free_target):
     """Step until ``free_target`` rows have ended (or all have)."""
-    if decoder.unrolls(cfg):
-        params = decoder.unstack_layers(params)
     rows = slots.reason.shape[0]
     target = jnp.minimum(free_target, rows)
 
@@ -221,3 +262,14 @@ def decode(cfg, rules, params, prefix, prefix_length, slots: Slots, free_target)
         return step(cfg, rules, params, prefix, prefix_length, slots)
 
     return jax.lax.while_loop(unfinished, body, slots)
+
+
+@jax.jit
+def keep(slots: Slots, rows) -> Slots:
+    """The given rows alone, int32 [M]: fewer slots, for when few are running."""
+
+    def take(x):
+        stacked = x.ndim == 5
+        return jnp.take(x, rows, axis=int(stacked)) if x.ndim else x
+
+    return jax.tree.map(take, slots)

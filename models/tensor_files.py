@@ -167,7 +167,7 @@ class Shard(NamedTuple):
 
 
 def plan_shards(nbytes: Mapping[str, int], max_shard_bytes: float) -> list[Shard]:
-    """Tensors in their order, in as few files as the limit allows; at least one each."""
+    """Tensors in order; a new file where the next one does not fit in the last."""
     groups: list[list[str]] = [[]]
     used = 0
     for name, size in nbytes.items():
@@ -191,7 +191,7 @@ def write_shards(
     nbytes: Mapping[str, int],
     tensor: Callable[[str], np.ndarray],
 ) -> None:
-    """Writes the shards, one in memory at a time, and the index if there are several."""
+    """Writes shards, one in memory at a time, and the index if there are several."""
     for shard in shards:
         # The arrays must live until the file is written: specs hold bare addresses.
         arrays = {name: np.ascontiguousarray(tensor(name)) for name in shard.names}
