@@ -1,0 +1,1 @@
+"""Numbers and names, no logic: one file per experiment, `get_config(variant)`."""

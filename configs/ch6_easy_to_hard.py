@@ -1,0 +1,102 @@
+"""Chapter 6, easy-to-hard generalization: the generators.
+
+mini: a small decoder from scratch on chains of modular equations.
+
+    python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
+        --workdir=runs/ch6_mini
+
+paper: Llemma-7B on PRM800K solutions (the paper's Table A4), MATH500 held out.
+
+    python -m research.run --config=configs/ch6_easy_to_hard.py:paper \
+        --config.published.checkpoint=DIR --config.published.train=FILE \
+        --config.published.test=FILE --workdir=runs/ch6_paper
+"""
+
+from ml_collections import config_dict
+
+VARIANTS = ("mini", "paper")
+
+
+def get_config(variant="mini"):
+    c = config_dict.ConfigDict()
+    c.experiment = "research.easy_to_hard.experiment:experiment"
+    return {"mini": mini, "paper": paper}[variant](c)
+
+
+def mini(c):
+    c.seeds = (0, 1, 2)
+    c.dtype = "float32"
+    c.miniature = dict(
+        world=dict(
+            modulus=11,
+            steps=((1, 2), (2, 4), (3, 6), (3, 6), (4, 6)),
+            rare_share=(0.0, 0.01, 0.02, 0.35, 0.55),
+            rare_fraction=1 / 3,
+            scale_rare=0.7,
+            scale_common=0.15,
+        ),
+        sizes=dict(train=(400, 800, 800, 600, 600), development=500, test=500),
+        facts=20000,
+        wrong_share=0.35,
+    )
+    c.model = dict(
+        d_model=64, n_layers=3, n_heads=2, n_kv_heads=2, d_ff=170, init_std=0.1
+    )
+    c.pretrain = dict(
+        epochs=5.0,
+        batch_size=32,
+        length=64,
+        optimizer=dict(lr=3e-3, warmup=30, end_factor=0.05, weight_decay=0.1, b2=0.98),
+    )
+    c.sft = dict(
+        epochs=9.0,
+        batch_size=16,
+        length=128,
+        optimizer=dict(lr=3e-3, warmup=30, end_factor=0.05, weight_decay=0.1, b2=0.98),
+    )
+    c.sampled = dict(
+        votes=16,
+        counts=(1, 2, 4, 8, 16),
+        temperature=0.7,
+        top_k=20,
+        max_new_tokens=112,
+        slots=256,
+        repeats=20,
+    )
+    return c
+
+
+def paper(c):
+    c.seeds = (42,)
+    c.dtype = "bfloat16"
+    c.remat = "full"
+    c.published = dict(
+        checkpoint=config_dict.placeholder(str),
+        train=config_dict.placeholder(str),
+        test=config_dict.placeholder(str),
+        template="plain",
+    )
+    c.sft = dict(
+        epochs=3.0,
+        batch_size=128,
+        length=768,
+        accum=1,
+        optimizer=dict(
+            lr=2e-5,
+            warmup=0.2 / 3,  # a fifth of the first epoch
+            end_factor=0.01,
+            clip_norm=1.0,
+            weight_decay=0.0,
+            frozen=("embed/*", "lm_head/*", "*norm/scale"),
+        ),
+    )
+    c.sampled = dict(
+        votes=256,
+        counts=(1, 16, 256),
+        temperature=0.7,
+        top_k=20,
+        max_new_tokens=768,
+        slots=256,
+        repeats=20,
+    )
+    return c

@@ -1,0 +1,216 @@
+"""Generators: a base model, its fine-tuning on some levels, and what it answers."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from data.batch import TokenizedExample
+from data.batches import batches
+from data.chat import load_template
+from data.formats import Completion
+from data.packing import fit as fit_length
+from data.records import read_records, write_jsonl
+from data.tokenizers import Tokenizer, load_tokenizer
+from data.worlds.arithmetic import final_answer
+from models import decoder
+from models.config import DecoderConfig
+from models.pretrained import from_pretrained, save_pretrained
+from models.sampler import generate
+from models.sampling import Sampling
+from research.easy_to_hard.settings import ModelSize, Sampled, Training
+from research.easy_to_hard.tasks import read_problems
+from research.stages import StageResult
+from train.decoder import train_decoder
+from train.keys import purpose_key
+from train.loop import LoopConfig
+from train.progress import Progress
+
+
+def train(
+    folder: Path,
+    cfg: DecoderConfig,
+    params,
+    examples: Sequence[TokenizedExample],
+    training: Training,
+    seed: int,
+    tokenizer: Tokenizer,
+    hf_config: dict | None = None,
+) -> dict:
+    """Trains on packed examples and leaves a Hugging Face folder, `folder/hf`.
+
+    Checkpoints in the folder let an interrupted call continue.
+    """
+    data = batches(
+        examples,
+        batch_size=training.batch_size,
+        length=training.length,
+        pad_id=tokenizer.pad_id,
+        seed=seed,
+        packing=True,
+    )
+    steps = math.ceil(training.epochs * data.steps_per_epoch)
+    state, rows = train_decoder(
+        cfg,
+        params,
+        data,
+        steps,
+        optimizer=training.optimizer,
+        loop=LoopConfig(log_every=20, checkpoint_every=max(50, steps // 4)),
+        accum=training.accum,
+        workdir=folder,
+        consume=True,
+    )
+    save_pretrained(
+        folder / "hf",
+        cfg,
+        state.params,
+        hf_config,
+        tokenizer_files=tokenizer.files.contents,
+    )
+    losses = [(r["step"], r["train/loss"]) for r in rows if "train/loss" in r]
+    return {
+        "steps": steps,
+        "examples": len(examples),
+        "tokens_per_epoch": data.tokens_per_epoch,
+        "losses": losses,
+    }
+
+
+def pretrain(
+    folder: Path,
+    *,
+    data: StageResult,
+    model: ModelSize,
+    training: Training,
+    dtype: str,
+    seed: int,
+) -> dict:
+    """Stage: a base model, from scratch, on the world's facts."""
+    tokenizer = load_tokenizer(data.folder / "tokenizer")
+    cfg = DecoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        d_model=model.d_model,
+        n_layers=model.n_layers,
+        n_heads=model.n_heads,
+        n_kv_heads=model.n_kv_heads,
+        head_dim=model.d_model // model.n_heads,
+        d_ff=model.d_ff,
+        max_position=1024,
+        tie_embeddings=True,
+        init_std=model.init_std,
+        dtype=dtype,
+    )
+    examples = []
+    for record in read_records(data.folder / "facts.jsonl"):
+        ids = tokenizer.encode(record.row["text"])
+        ids = [tokenizer.bos_id, *ids, tokenizer.eos_id]
+        examples.append(
+            TokenizedExample(np.array(ids, np.int32), np.ones(len(ids), np.float32))
+        )
+    params = decoder.init_params(cfg, purpose_key(jax.random.key(seed), "base"))
+    return train(folder, cfg, params, examples, training, seed, tokenizer)
+
+
+def finetune(
+    folder: Path,
+    *,
+    data: StageResult,
+    base: StageResult | str,
+    levels: Sequence[int] | None,
+    training: Training,
+    template: str,
+    dtype: str,
+    remat: str,
+    seed: int,
+) -> dict:
+    """Stage: SFT of the base on the training solutions of some levels (None: all).
+
+    `base` is a stage that left `hf`, or the path of a Hugging Face folder.
+    """
+    path = base.folder / "hf" if isinstance(base, StageResult) else base
+    tokenizer = load_tokenizer(path)
+    loaded = from_pretrained(path, dtype)
+    cfg = dataclasses.replace(loaded.cfg, remat=remat)
+    chat = load_template(template, tokenizer)
+    examples = [
+        chat.encode(Completion(row["prompt"], row["completion"]))
+        for row in read_problems(data.folder / "train.jsonl", levels)
+    ]
+    fitted = fit_length(examples, training.length, "drop")
+    result = train(
+        folder,
+        cfg,
+        loaded.params,
+        fitted.examples,
+        training,
+        seed,
+        tokenizer,
+        loaded.hf_config,
+    )
+    return {**result, "dropped": fitted.dropped}
+
+
+def answer(
+    folder: Path,
+    *,
+    data: StageResult,
+    generator: StageResult,
+    sampled: Sampled,
+    template: str,
+    dtype: str,
+    seed: int,
+) -> dict:
+    """Stage: a greedy answer and `votes` sampled ones to every held-out problem.
+
+    Leaves answers.jsonl: {level, answer, prompt, greedy, greedy_text, pool, texts}.
+    """
+    path = generator.folder / "hf"
+    tokenizer = load_tokenizer(path)
+    cfg, params, _, _ = from_pretrained(path, dtype)
+    chat = load_template(template, tokenizer)
+    problems = read_problems(data.folder / "test.jsonl")
+    prompts = [chat.encode_prompt(Completion(p["prompt"], "")) for p in problems]
+    key = purpose_key(jax.random.key(seed), "answers")
+
+    def draw(temperature, top_k, samples):
+        rules = Sampling(temperature=temperature, top_k=top_k, eos_ids=chat.stop_ids)
+        total = len(prompts) * samples
+        with Progress(total, unit="response") as bar:
+            done = iter(range(1, total + 1))
+            rollout = generate(
+                cfg,
+                params,
+                prompts,
+                rules,
+                key,
+                max_new_tokens=sampled.max_new_tokens,
+                samples=samples,
+                slots=sampled.slots,
+                on_response=lambda _: bar.update(next(done)),
+            )
+        texts = [tokenizer.decode(rollout.response(i)) for i in range(total)]
+        return rollout, [texts[i : i + samples] for i in range(0, total, samples)]
+
+    greedy, greedy_texts = draw(0.0, 0, 1)
+    pool, texts = draw(sampled.temperature, sampled.top_k, sampled.votes)
+    write_jsonl(folder / "answers.jsonl", [
+        {
+            "level": p["level"],
+            "answer": p["answer"],
+            "prompt": p["prompt"],
+            "greedy": final_answer(g[0]),
+            "greedy_text": g[0],
+            "pool": [final_answer(t) for t in several],
+            "texts": several,
+        }
+        for p, g, several in zip(problems, greedy_texts, texts, strict=True)
+    ])  # fmt: skip
+    return {
+        "unfinished_greedy": int(np.sum(greedy.reasons != 1)),
+        "unfinished_sampled": int(np.sum(pool.reasons != 1)),
+        "tokens": int(greedy.lengths.sum() + pool.lengths.sum()),
+    }

@@ -1,0 +1,259 @@
+"""The chapter's report: Table 6.1 beside the thesis's, plots, verdicts."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.records import read_records
+from research import plots
+from research.easy_to_hard.selection import majority_accuracy
+from research.easy_to_hard.settings import Sampled
+from research.easy_to_hard.tasks import EASY
+from research.intervals import bootstrap, verdict
+from research.report import (
+    Column,
+    Figure,
+    Interval,
+    Report,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    provenance,
+    write,
+)
+from research.stages import RunInfo, StageResult
+
+NAMES = {"full": "full SFT (levels 1-5)", "easy": "easy-to-hard SFT (levels 1-3)"}
+# Table 6.1 of the thesis, Llemma-7B: greedy, majority@16, majority@256, in percent.
+THESIS = {
+    "PRM800K": {"full": (20.6, 32.0, 36.2), "easy": (19.8, 31.6, 36.0)},
+    "MetaMath": {"full": (31.4, 40.2, 41.6), "easy": (30.0, 38.6, 42.4)},
+}
+GROUPS = ("easy", "hard", "all")
+
+
+def in_group(levels: np.ndarray, group: str) -> np.ndarray:
+    easy = np.isin(levels, EASY)
+    return {"easy": easy, "hard": ~easy, "all": np.ones_like(easy)}[group]
+
+
+class Scores:
+    """Share of right answers [seeds, problems] for each generator and way to answer."""
+
+    def __init__(self, answers: dict[str, StageResult], seeds, sampled: Sampled):
+        self.levels = None
+        self.values = {}
+        self.rows = {}
+        for name in NAMES:
+            greedy, votes = [], {n: [] for n in sampled.counts}
+            for seed in seeds:
+                stage = answers[f"{name}-{seed}"]
+                rows = [r.row for r in read_records(stage.folder / "answers.jsonl")]
+                self.rows[name, seed] = rows
+                self.levels = np.array([r["level"] for r in rows])
+                truth = [r["answer"] for r in rows]
+                greedy.append([r["greedy"] == r["answer"] for r in rows])
+                for n in sampled.counts:
+                    rng = np.random.default_rng([seed, n])
+                    pools = [r["pool"] for r in rows]
+                    votes[n].append(
+                        majority_accuracy(pools, truth, n, sampled.repeats, rng)
+                    )
+            self.values[name, "greedy"] = np.array(greedy, float)
+            for n in sampled.counts:
+                self.values[name, n] = np.array(votes[n])
+
+    def estimate(self, name, how, group, rng) -> Interval:
+        return bootstrap(self.values[name, how][:, in_group(self.levels, group)], rng)
+
+    def difference(self, a, b, group, rng) -> Interval:
+        """Paired difference a - b; a and b are (generator, how)."""
+        kept = in_group(self.levels, group)
+        return bootstrap((self.values[a] - self.values[b])[:, kept], rng)
+
+
+def write_report(
+    folder: Path,
+    *,
+    answers: dict[str, StageResult],
+    seeds: tuple[int, ...],
+    sampled: Sampled,
+    miniature: bool,
+    run_info: RunInfo,
+) -> dict:
+    """Stage: the report of the generators."""
+    scores = Scores(answers, seeds, sampled)
+    rng = np.random.default_rng(0)
+    sections = [
+        Section("What holds", verdicts(scores, sampled, rng)),
+        Section("Accuracy", [table_6_1(scores, sampled, rng, miniature)]),
+        Section("By level", by_level(scores, sampled, rng)),
+        Section("More votes", votes(scores, sampled, rng)),
+        Section("Transcripts", transcripts(scores, seeds)),
+    ]
+    where = "in miniature" if miniature else "on published problems"
+    report = Report(
+        f"Easy-to-hard generalization {where}: the generators",
+        "Two generators are fine-tuned from the same base model: one on solutions of "
+        "all levels, one on solutions of the easy levels 1 to 3 only. Both answer the "
+        f"same {len(scores.levels)} held-out problems, greedily and by a majority of "
+        f"sampled answers. Brackets are 95% intervals from a bootstrap over problems "
+        f"and the {len(seeds)} seeds.",
+        sections,
+    )
+    write(report, folder, provenance(run_info, seeds))
+    return {"problems": len(scores.levels)}
+
+
+def hows(sampled: Sampled) -> list:
+    return ["greedy", *[n for n in sampled.counts if n > 1]]
+
+
+def label(how) -> str:
+    return how if how == "greedy" else f"majority@{how}"
+
+
+def table_6_1(scores, sampled, rng, miniature) -> Table:
+    chosen = hows(sampled)
+    rows = []
+    for name, title in NAMES.items():
+        for group in GROUPS:
+            cells = [scores.estimate(name, how, group, rng) for how in chosen]
+            rows.append([title, group, *cells])
+    places = {"greedy": 0, 16: 1, 256: 2}
+    for data, lines in THESIS.items():
+        for name, numbers in lines.items():
+            cells = [
+                numbers[places[how]] / 100 if how in places else None for how in chosen
+            ]
+            rows.append([f"thesis, Llemma-7B {data}: {NAMES[name]}", "all", *cells])
+    columns = [Column("generator"), Column("problems")]
+    columns += [Column(label(how), format=".1%") for how in chosen]
+    return Table(
+        columns,
+        rows,
+        "Accuracy on held-out problems (the generators' half of Table 6.1)",
+        "The thesis's rows are of another task (MATH500) and a model 20,000 times "
+        "larger: compare the order and the gaps, not the levels."
+        if miniature
+        else "The thesis's rows are of MATH500 with Llemma-7B.",
+    )
+
+
+def by_level(scores, sampled, rng) -> list:
+    levels = sorted(set(scores.levels.tolist()))
+    most = max(sampled.counts)
+    bars, rows = {}, []
+    for name, title in NAMES.items():
+        for how in ("greedy", most):
+            cells = []
+            for level in levels:
+                kept = scores.levels == level
+                cells.append(bootstrap(scores.values[name, how][:, kept], rng))
+            rows.append([title, label(how), *cells])
+            if how == "greedy":
+                bars[title] = [(c.value, c.low, c.high) for c in cells]
+    counts = [int(np.sum(scores.levels == level)) for level in levels]
+    columns = [Column("generator"), Column("answer")]
+    columns += [
+        Column(f"level {level}", f"{n} problems", ".1%")
+        for level, n in zip(levels, counts, strict=True)
+    ]
+    figure = plots.grouped_bars(
+        [f"level {level}" for level in levels], bars, ylabel="greedy accuracy"
+    )
+    return [
+        Figure(
+            figure,
+            "Greedy accuracy by level; levels 4 and 5 are hard.",
+            "Bars of greedy accuracy per level for both generators",
+        ),
+        Table(columns, rows, "Accuracy by level"),
+    ]
+
+
+def votes(scores, sampled, rng) -> list:
+    counts = sorted(sampled.counts)
+    series = {}
+    for name in NAMES:
+        for group in ("easy", "hard"):
+            estimates = [scores.estimate(name, n, group, rng) for n in counts]
+            series[f"{name} SFT, {group} problems"] = [
+                (e.value, e.low, e.high) for e in estimates
+            ]
+    figure = plots.lines(
+        counts,
+        series,
+        xlabel="sampled answers",
+        ylabel="majority accuracy",
+        percent=True,
+        log_x=True,
+    )
+    return [
+        Figure(
+            figure,
+            "Majority voting over more answers: sub-samples of one pool of "
+            f"{sampled.votes} (temperature {sampled.temperature}, top-k "
+            f"{sampled.top_k}). Missing answers do not vote; ties go to the answer "
+            "sampled first.",
+            "Lines of majority accuracy against the number of sampled answers",
+        )
+    ]
+
+
+def verdicts(scores, sampled, rng) -> list:
+    most = max(sampled.counts)
+    out = []
+    for name, title in NAMES.items():
+        gain = scores.difference((name, most), (name, "greedy"), "all", rng)
+        out.append(
+            Verdict(
+                f"Majority voting beats greedy decoding: {title}.",
+                verdict(gain),
+                f"majority@{most} minus greedy, all problems: {points(gain)}.",
+            )
+        )
+    gap = scores.difference(("full", "greedy"), ("easy", "greedy"), "hard", rng)
+    out.append(
+        Verdict(
+            "With good solutions, a generator that saw only easy ones falls short of "
+            "one that saw all levels, on hard problems.",
+            verdict(gap),
+            f"full minus easy-to-hard, greedy, hard problems: {points(gap)}.",
+        )
+    )
+    loss = scores.difference(("full", "greedy"), ("easy", "greedy"), "easy", rng)
+    kept = scores.estimate("easy", "greedy", "hard", rng)
+    out.append(
+        Text(
+            "A generator that saw only easy solutions answers "
+            f"{kept.value:.1%} [{kept.low:.1%}, {kept.high:.1%}] of the hard problems "
+            "greedily. On easy problems the other generator is ahead of it by "
+            f"{points(loss)}.",
+        )
+    )
+    return out
+
+
+def points(x: Interval) -> str:
+    sign = "+" if x.value >= 0 else "−"
+    low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (x.low, x.high))
+    return f"{sign}{abs(100 * x.value):.1f} points [{low}, {high}]"
+
+
+def transcripts(scores, seeds) -> list:
+    """For each level, the first held-out problem with the easy generator's answers."""
+    rows = scores.rows["easy", seeds[0]]
+    blocks = []
+    for level in sorted({r["level"] for r in rows}):
+        row = next(r for r in rows if r["level"] == level)
+        right = "right" if row["greedy"] == row["answer"] else "wrong"
+        pool = ", ".join(a if a is not None else "none" for a in row["pool"])
+        text = (
+            f"{row['prompt']}{row['greedy_text']}\n\n"
+            f"[{right}; the answer is {row['answer']}; sampled answers: {pool}]"
+        )
+        text = text.replace("\n\n", "\n")
+        blocks.append(Text(text, f"Level {level}, first problem", verbatim=True))
+    return blocks

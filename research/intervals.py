@@ -1,0 +1,33 @@
+"""Intervals by the bootstrap over problems and seeds, and what they say of a claim."""
+
+import numpy as np
+
+from research.report import Interval
+
+RESAMPLES = 4000
+
+
+def bootstrap(values, rng: np.random.Generator, level: float = 0.95) -> Interval:
+    """Mean of values [seeds, problems] with a two-level bootstrap interval.
+
+    Seeds are resampled, and problems too (the same problems for all seeds, since every
+    seed answered the same ones). For a difference, pass paired differences.
+    """
+    values = np.asarray(values, float)
+    seeds, problems = values.shape
+    means = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        s = rng.integers(0, seeds, seeds)
+        p = rng.integers(0, problems, problems)
+        means[i] = values[s].mean(axis=0)[p].mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def verdict(difference: Interval) -> str:
+    """'reproduced' if the interval is above 0, 'not reproduced' if it is below."""
+    if difference.low > 0:
+        return "reproduced"
+    if difference.high < 0:
+        return "not reproduced"
+    return "too noisy to tell"
