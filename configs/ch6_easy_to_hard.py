@@ -35,21 +35,21 @@ def mini(c):
             scale_rare=0.7,
             scale_common=0.15,
         ),
-        sizes=dict(train=(400, 800, 800, 600, 600), development=500, test=500),
+        sizes=dict(train=(400, 800, 800, 500, 500), development=500, test=500),
         facts=20000,
         wrong_share=0.35,
     )
     c.model = dict(
-        d_model=64, n_layers=3, n_heads=2, n_kv_heads=2, d_ff=170, init_std=0.1
+        d_model=96, n_layers=3, n_heads=3, n_kv_heads=3, d_ff=256, init_std=0.1
     )
     c.pretrain = dict(
-        epochs=5.0,
+        epochs=3.0,
         batch_size=32,
         length=64,
         optimizer=dict(lr=3e-3, warmup=30, end_factor=0.05, weight_decay=0.1, b2=0.98),
     )
     c.sft = dict(
-        epochs=9.0,
+        epochs=5.0,
         batch_size=16,
         length=128,
         optimizer=dict(lr=3e-3, warmup=30, end_factor=0.05, weight_decay=0.1, b2=0.98),

@@ -86,11 +86,15 @@ def choose_template(name: str | None, shape: str, tokenizer: Tokenizer) -> ChatT
 
 
 def _first_shape(path, on_bad_row: str) -> str:
+    reasons = []
     for line, _, row in stream(path):
         try:
             record = as_record(path, line, row)
             return detect_shape(record.row, record.where)
-        except DataError:
+        except DataError as error:
             if on_bad_row == "error":
                 raise
-    raise DataError(f"{path}: expected at least one row of a known shape")
+            reasons.append(error)
+    if reasons:
+        raise DataError(f"all {len(reasons)} rows are bad; the first: {reasons[0]}")
+    raise DataError(f"{path}: expected at least one row, the file has none")

@@ -78,7 +78,7 @@ class TokenizerFiles:
             return {}
         try:
             value = parse_json(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{self.path(name)}: not JSON: {error}") from error
         if not isinstance(value, dict):
             raise DataError(f"{self.path(name)}: expected an object")

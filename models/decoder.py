@@ -258,13 +258,14 @@ def _masks(cfg, positions, own, contexts) -> Masks:
     return Masks(full, window)
 
 
-def _start(cfg, params, tokens, positions, segment_ids, own, contexts):
+def _start(
+    cfg, params, tokens, positions, segment_ids, own, contexts, rope_lengths=None
+):
     """What all layers share: embedded tokens, rotation and masks."""
     x = jnp.take(params["embed"]["embedding"], tokens, axis=0)
-    lengths = None
-    if cfg.rope.kind == "dynamic":
-        lengths = rope_lib.segment_lengths(positions, segment_ids)
-    rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, positions, lengths)
+    if cfg.rope.kind == "dynamic" and rope_lengths is None:
+        rope_lengths = rope_lib.segment_lengths(positions, segment_ids)
+    rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, positions, rope_lengths)
     masks = _masks(cfg, positions, own, contexts)
     # Computed once: fused into every layer's loops, the sines and the integer divisions
     # of the masks would be computed again for each head of each layer.
@@ -284,7 +285,15 @@ def _choose(masks: Masks, slides):
     return tuple(jnp.where(slides, window, full) for window, full in pairs)
 
 
-def run(cfg: DecoderConfig, params, tokens, positions, segment_ids, contexts=()):
+def run(
+    cfg: DecoderConfig,
+    params,
+    tokens,
+    positions,
+    segment_ids,
+    contexts=(),
+    rope_lengths=None,
+):
     """Hidden states of tokens that follow the given contexts, and their own keys, values.
 
     Args:
@@ -292,6 +301,8 @@ def run(cfg: DecoderConfig, params, tokens, positions, segment_ids, contexts=())
       tokens, positions, segment_ids: int32 [B, T]; segment 0 is padding; tokens of a
         segment see the earlier ones of the same segment and all visible context.
       contexts: tuple of `Context`.
+      rope_lengths: int32 [B, T], for 'dynamic' rope: how long the sequence was when a
+        token was computed (default: its whole segment).
 
     Returns:
       hidden [B, T, D] after the final norm, and (keys, values), each [L, B, K, T, H]
@@ -300,7 +311,7 @@ def run(cfg: DecoderConfig, params, tokens, positions, segment_ids, contexts=())
     layers = params["layers"]
     own = attn.causal_mask(positions, segment_ids), positions
     x, rotation, masks = _start(
-        cfg, params, tokens, positions, segment_ids, own, contexts
+        cfg, params, tokens, positions, segment_ids, own, contexts, rope_lengths
     )
     slides = _slides(cfg)
 

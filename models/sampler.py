@@ -39,8 +39,9 @@ def bucket(n: int, least: int = 8) -> int:
     """The smallest of least * {1, 1.5, 2, 3, 4, 6, ...} that holds n."""
     size = least
     while size < n:
-        size = size * 3 // 2 if (size // least).bit_count() == 1 else size // 3 * 4
-    return size
+        size *= 2
+    smaller = size * 3 // 4
+    return smaller if smaller >= max(n, least) else size
 
 
 def power_of_two(n: int) -> int:

@@ -51,8 +51,10 @@ def response_log_probs(
     """
     rows = join(prompts, prompt_lengths, tokens)
     positions, segments = decoder.plain_inputs(prompt_lengths + lengths, rows.shape[1])
+    # As in sampling: the prompt came at once, then the response token by token.
+    grown = prefix_length + jnp.maximum(positions + 1, prompt_lengths[:, None])
     hidden, _ = decoder.run(
-        cfg, params, rows, positions + prefix_length, segments, prefix
+        cfg, params, rows, positions + prefix_length, segments, prefix, grown
     )
     R = tokens.shape[1]
     place = prompt_lengths[:, None] - 1 + jnp.arange(R)[None]

@@ -20,7 +20,7 @@ def read_record(path: Path) -> dict:
     """A stored record; StageError when it is truncated or not one of ours."""
     try:
         record = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     kinds = {k: type(v) for k, v in record.items()} if type(record) is dict else {}
     if kinds != RECORD or record["format"] != FORMAT:

@@ -11,6 +11,12 @@ that are done are not repeated, so the same command continues an interrupted run
 the last stage leaves a report, it is copied to the run's folder.
 """
 
+import dataclasses
+from train.host import tune_host
+
+if __name__ == "__main__":
+    tune_host()  # starts the process anew, so before anything slow is imported
+
 import importlib
 import inspect
 import platform
@@ -72,16 +78,17 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
 def declare(config: config_dict.ConfigDict) -> Plan:
     """The plan of the experiment that the config names, with its settings checked."""
     settings = config.to_dict()
-    experiment = resolve(settings.pop("experiment", None))
-    _, cfg = inspect.signature(experiment).parameters
-    cls = typing.get_type_hints(experiment)[cfg]
+    experiment, cls = resolve(settings.pop("experiment", None))
     plan = Plan()
     experiment(plan, build(cls, settings))
     return plan
 
 
 def resolve(name: str | None):
-    """The experiment function of a name such as 'research.x.experiment:experiment'."""
+    """The function of a name such as 'research.x.experiment:experiment'.
+
+    Returns (function, dataclass of its settings).
+    """
     expected = "expected 'research.<package>.<module>:<function>'"
     if not isinstance(name, str) or not re.fullmatch(r"research(\.\w+)+:\w+", name):
         raise ConfigError(f"config.experiment: {expected}, got {name!r}")
@@ -92,9 +99,17 @@ def resolve(name: str | None):
         if not module.startswith(e.name or "?"):
             raise  # the module is there; something that it imports is not
         raise ConfigError(f"config.experiment: no module {e.name!r}; {expected}") from e
-    if not callable(getattr(found, function, None)):
+    experiment = getattr(found, function, None)
+    if not inspect.isfunction(experiment):
         raise ConfigError(f"config.experiment: no function {function!r} in {module}")
-    return getattr(found, function)
+    hints = typing.get_type_hints(experiment)
+    kinds = [hints.get(name) for name in inspect.signature(experiment).parameters]
+    if len(kinds) != 2 or kinds[0] is not Plan or not dataclasses.is_dataclass(kinds[1]):
+        raise ConfigError(
+            f"config.experiment: {name} is no experiment; expected a function of a Plan "
+            "and a dataclass of settings"
+        )
+    return experiment, kinds[1]
 
 
 def table(statuses) -> str:

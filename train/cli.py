@@ -8,8 +8,10 @@ stopped by a signal after saving, to be continued by the same command. Anything 
 a bug and keeps its traceback.
 """
 
+import difflib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -92,6 +94,8 @@ def parse(
         raise ConfigError(
             f"unexpected argument {extra[0]!r}; flags look like --name=value"
         )
+    if values.workdir:
+        _check_workdir(Path(values.workdir).absolute())
     return values.config, values
 
 
@@ -103,8 +107,7 @@ def load_config(source: str) -> config_dict.ConfigDict:
     name, _, variant = source.partition(":")
     path = Path(name)
     if not path.is_file():
-        others = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise ConfigError(f"--config: no file {name!r}{nearest(name, others)}")
+        raise ConfigError(f"--config: no file {name!r}{_nearest_file(path)}")
     if path.suffix != ".py":
         raise ConfigError(f"--config: expected a Python file, got {name!r}")
     try:
@@ -112,15 +115,21 @@ def load_config(source: str) -> config_dict.ConfigDict:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = _get_config(module, path, variant)
+        if isinstance(config, config_dict.ConfigDict):
+            return config.lock()
     except ConfigError:
         raise
     except Exception as e:  # a config file is input: say where in it
         raise ConfigError(
             f"{_place(e, path)}: {type(e).__name__}: {_one_line(e)}"
         ) from e
-    if not isinstance(config, config_dict.ConfigDict):
-        raise ConfigError(f"{path}: get_config must return a ConfigDict")
-    return config.lock()
+    raise ConfigError(f"{path}: get_config must return a ConfigDict")
+
+
+def _nearest_file(path: Path) -> str:
+    names = [p.name for p in path.parent.glob("*.py")]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean '{path.parent / close[0]}'?" if close else ""
 
 
 def _get_config(module, path: Path, variant: str):
@@ -179,6 +188,15 @@ def _leaves(config, prefix: str = "") -> list[str]:
         else:
             leaves.append(f"{prefix}{key}")
     return leaves
+
+
+def _check_workdir(path: Path) -> None:
+    """Raises ConfigError unless files can be written there; makes nothing."""
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--workdir: {there}: is a file; expected a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--workdir: {there}: no right to write there")
 
 
 def _place(error: Exception, path: Path) -> str:

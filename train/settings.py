@@ -210,6 +210,8 @@ def _describe(hint) -> str:
 
 
 def _mismatch(key: str, expected: str, value) -> ConfigError:
+    if value is None:  # a placeholder that nobody filled in
+        return ConfigError(f"{key}: missing; expected {expected}")
     if _is_mapping(value):
         got = "a group of keys"
     else:

@@ -90,6 +90,8 @@ class Sampled:
     repeats: int = positive(20)
 
     def __post_init__(self):
+        if not self.counts:
+            raise ValueError("counts: expected at least one")
         if max(self.counts) > self.votes:
             raise ValueError(f"counts: {max(self.counts)} is over votes, {self.votes}")
 
@@ -117,5 +119,7 @@ class Settings:
             raise ValueError("expected exactly one of miniature and published")
         if (self.miniature is None) != (self.pretrain is None):
             raise ValueError("pretrain: expected with miniature, and only then")
-        if not self.seeds:
-            raise ValueError("seeds: expected at least one")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(
+                f"seeds: expected at least one, each once, got {self.seeds}"
+            )

@@ -4,8 +4,8 @@ import dataclasses
 
 import jax
 import numpy as np
-
 from helpers.forward import TINY
+
 from models import decoder
 from models.sampling import EOS, LENGTH, STOP, Sampling
 
@@ -13,7 +13,7 @@ SLIDING = dataclasses.replace(TINY, sliding_window=4)
 SCANNED = dataclasses.replace(TINY, layer_loop="scan")
 # Every second layer slides, layers scanned: the masks are then chosen inside the scan.
 MIXED = dataclasses.replace(
-    TINY, sliding_window=4, sliding_layers=(True, False), layer_loop="scan", qk_norm=True
+    SLIDING, sliding_layers=(True, False), layer_loop="scan", qk_norm=True
 )
 FIVE = dataclasses.replace(TINY, vocab_size=5)
 KEY = jax.random.key(11)

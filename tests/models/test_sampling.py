@@ -1,4 +1,4 @@
-"""Sampling rules equal closed forms, plain Python counts and transformers' processors."""
+"""Sampling rules equal closed forms, plain counts and transformers' processors."""
 
 import collections
 import functools
@@ -189,7 +189,7 @@ def test_ngram_counts(response, order):
 
 
 def test_ngram_penalties_and_exemptions():
-    """logit[w] -= sum over orders of weight * count, before temperature; some spared."""
+    """logit[w] -= sum of weight * count over orders, then temperature; some spared."""
     response = [1, 2, 1, 2, 1]
     logits = random_logits(rows=1)
     rules = Sampling(

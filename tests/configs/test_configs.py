@@ -1,0 +1,341 @@
+"""Every variant of every shipped config runs to its end, at a size that takes seconds.
+
+A config or a variant that has no tiny overrides here fails, so none can rot unseen.
+"""
+
+import importlib
+import json
+import math
+import re
+import typing
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from data.tokenizers import load_tokenizer
+from data.worlds import arithmetic
+from helpers.entry import CONFIGS, assert_refused, call, checkpoint, write_rows
+from models.params import flatten_names
+from models.pretrained import from_pretrained
+from research import run as research_run
+from research.report import Status
+from train import sft
+
+PAIRS = [(f"{i} plus {i} is ", f"{2 * i}.") for i in range(24)]
+ROWS = {
+    "messages": [
+        {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for question, answer in PAIRS
+    ],
+    "alpaca": [{"instruction": q, "input": "", "output": a} for q, a in PAIRS],
+    "prompt": [{"prompt": q, "completion": a} for q, a in PAIRS],
+}
+SFT = {
+    "default": (
+        "messages",
+        "length=64 batch_size=8 epochs=2.0 loop.eval_every=1 loop.checkpoint_every=1",
+    ),
+    "mini": (
+        "prompt",
+        "length=32 steps=2 loop.log_every=1 loop.eval_every=1 loop.checkpoint_every=1",
+    ),
+    "paper": (
+        "alpaca",
+        "length=320 buckets=(256,320) batch_size=4 steps=2 loop.log_every=1",
+    ),
+}
+TRAINING = "{0}.epochs=1.0 {0}.batch_size=16"
+# Few shapes to compile: prompts of one width, the same groups of them every time.
+SAMPLED = (
+    "sampled.votes=2 sampled.counts=(1,2) sampled.max_new_tokens=8 sampled.slots=8 "
+    "sampled.repeats=2"
+)
+STEPS = ((2, 2),) * 5
+EASY_TO_HARD = {
+    "mini": "seeds=(0,1) miniature.sizes.train=(6,6,6,6,6) miniature.sizes.test=4 "
+    "miniature.sizes.development=5 miniature.facts=40 model.d_model=16 "
+    "model.n_layers=1 model.n_heads=2 model.n_kv_heads=2 model.d_ff=16 "
+    f"miniature.world.steps={STEPS} ".replace(", ", ",")
+    + f"{TRAINING.format('pretrain')} pretrain.optimizer.warmup=1 "
+    f"{TRAINING.format('sft')} sft.optimizer.warmup=1 {SAMPLED}",
+    "paper": f"sft.length=128 {TRAINING.format('sft')} {SAMPLED}",
+}
+
+
+def variants(path) -> list[str]:
+    """The names in VARIANTS, all of which get_config must build."""
+    module = importlib.import_module(f"configs.{path.stem}")
+    for name in module.VARIANTS:
+        module.get_config(name)
+    assert module.get_config().to_dict() == module.get_config(module.VARIANTS[0]).to_dict()
+    return list(module.VARIANTS)
+
+
+SHIPPED = [
+    pytest.param(path, variant, id=f"{path.stem}:{variant}")
+    for path in sorted(CONFIGS.glob("*.py"))
+    if path.stem != "__init__"
+    for variant in variants(path)
+]
+
+
+@pytest.mark.parametrize(("path", "variant"), SHIPPED)
+def test_every_shipped_config_runs(path, variant, tmp_path):
+    """Exit code 0, and what the config promises is there."""
+    if path.stem not in RUNS or variant not in RUNS[path.stem][1]:
+        pytest.fail(f"{path.name}:{variant} has no tiny overrides in this test's table")
+    runs, table = RUNS[path.stem]
+    runs(f"--config={path}:{variant}", variant, table[variant], tmp_path)
+
+
+def run_sft(config, variant, settings, folder):
+    shape, settings = settings
+    data = write_rows(folder / "data.jsonl", ROWS[shape])
+    source = checkpoint(folder / "checkpoint")
+    work = folder / "run"
+    done = call(
+        sft,
+        config,
+        f"--config.checkpoint={source}",
+        f"--config.data={data}",
+        *overrides(settings),
+        f"--workdir={work}",
+    )
+    assert done.code == 0, done.err
+    assert f"model: {work / 'hf'}" in done.out
+    trained, before = from_pretrained(work / "hf"), from_pretrained(source)
+    assert trained.cfg == before.cfg
+    assert moved(trained.params, before.params) > 0
+    assert load_tokenizer(work / "hf").encode("1 plus") == load_tokenizer(
+        source
+    ).encode("1 plus")
+    metrics = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train/loss", "eval/loss", "eval/perplexity"):
+        values = [row[name] for row in metrics if name in row]
+        assert values and all(map(math.isfinite, values)), name
+    assert list((work / "tensorboard").iterdir())
+    shown = call(
+        sft,
+        config,
+        f"--config.checkpoint={source}",
+        f"--config.data={data}",
+        *overrides(settings),
+        "--show_batch",
+    )
+    assert shown.code == 0 and "row 0, segment 1" in shown.out
+
+
+def run_easy_to_hard(config, variant, settings, folder):
+    work, given = folder / "run", []
+    if variant == "paper":
+        published = {"checkpoint": checkpoint(folder / "checkpoint", n_layers=1)}
+        world, rng = arithmetic.ArithmeticWorld(steps=STEPS), np.random.default_rng(0)
+        for name, levels in (("train", (1, 2, 3, 4, 5)), ("test", (1, 3, 4, 5))):
+            problems = [arithmetic.problem(world, level, rng) for level in levels]
+            rows = [
+                {
+                    "prompt": p.text,
+                    "completion": arithmetic.solution(world, p, rng),
+                    "answer": p.answer,
+                    "level": p.level,
+                }
+                for p in problems
+            ]
+            published[name] = write_rows(folder / f"{name}.jsonl", rows)
+        given = [f"--config.published.{k}={v}" for k, v in published.items()]
+    command = [config, *overrides(settings), *given, f"--workdir={work}"]
+    done = call(research_run, *command)
+    assert done.code == 0, done.err
+    seeds = json.loads((work / "config.json").read_text())["seeds"]
+    models = sorted(work.glob("stages/sft-*/*/hf"))
+    assert len(models) == 2 * len(seeds)
+    for model in models:
+        from_pretrained(model)
+    check_report(work, "generators")
+    again = call(research_run, *command)
+    assert again.code == 0 and "running" not in again.out
+
+
+def check_report(work, title):
+    """One page without requests; one set of numbers in three files; legal verdicts."""
+    page = Page()
+    page.feed((work / "report.html").read_text())
+    assert title in page.text and page.links
+    for link in page.links:
+        assert link.startswith(("data:", "#")), link
+    assert not {"script", "link", "iframe", "object"} & page.tags
+    assert "url(" not in page.text and "@import" not in page.text
+
+    report = json.loads((work / "report.json").read_text())["report"]
+    blocks = [block for section in report["sections"] for block in section["blocks"]]
+    tables = [block for block in blocks if block["kind"] == "Table"]
+    lines = (work / "report.md").read_text().splitlines()
+    assert tables
+    for table in tables:
+        head = next(i for i, x in enumerate(lines) if x == f"**{plain(table)}**") + 2
+        shown = [cells(x) for x in lines[head + 2 : head + 2 + len(table["rows"])]]
+        for row, texts in zip(table["rows"], shown, strict=True):
+            for column, value, text in zip(table["columns"], row, texts, strict=True):
+                check_cell(value, text, column["format"])
+                assert text in page.text
+    statuses = [block["status"] for block in blocks if block["kind"] == "Verdict"]
+    assert statuses and set(statuses) <= set(typing.get_args(Status))
+
+
+def check_cell(value, text, form):
+    """A number's text is the number, to the digits that are shown."""
+    if value is None:
+        assert text == "–"
+        return
+    if isinstance(value, str):
+        assert text == value
+        return
+    expected = [value]
+    if isinstance(value, dict):
+        expected = [value["value"], value["low"], value["high"]]
+    shown = re.findall(r"[−-]?\d+(?:\.\d+)?", text)
+    assert len(shown) == len(expected), text
+    for number, exact in zip(shown, expected, strict=True):
+        digits = len(number.partition(".")[2])
+        scale = 100 if "%" in form else 1
+        off = abs(float(number.replace("−", "-")) - scale * exact)
+        assert off <= 0.5001 * 10**-digits, (text, value)
+
+
+class Page(HTMLParser):
+    """What a browser would load, and all text."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.tags, self.text = [], set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        names = ("src", "href", "srcset", "data", "action", "poster")
+        self.links += [value for name, value in attrs if name in names]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def plain(table) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", table["caption"])
+
+
+def cells(line) -> list[str]:
+    texts = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [re.sub(r"\\(.)", r"\1", text.strip()) for text in texts]
+
+
+def overrides(settings: str) -> list[str]:
+    return [f"--config.{setting}" for setting in settings.split()]
+
+
+def moved(a, b) -> float:
+    a, b = flatten_names(a), flatten_names(b)
+    return max(float(abs(np.asarray(a[n] - b[n])).max()) for n in a)
+
+
+RUNS = {"sft": (run_sft, SFT), "ch6_easy_to_hard": (run_easy_to_hard, EASY_TO_HARD)}
+
+
+@pytest.mark.parametrize(
+    ("module", "config", "arguments", "mentions"),
+    [
+        (sft, "sft.py:minni", (), ["'minni'", "'mini'", "'paper'"]),
+        (sft, "sfft.py", (), ["did you mean", "configs/sft.py"]),
+        (sft, "sft.py", ("--config.optimiser.lr=1",), ["'optimizer.lr'"]),
+        (sft, "sft.py", ("--config.optimizer.l_r=1",), ["'optimizer.lr'"]),
+        (sft, "sft.py", ("--config.optimizer.lr=0.0",), ["config.optimizer.lr", "> 0"]),
+        (sft, "sft.py", ("--config.eval_fraction=2.0",), ["config.eval_fraction"]),
+        (sft, "sft.py", ("--config.batch_size=-3",), ["config.batch_size: expected > 0"]),
+        (sft, "sft.py", ("--config.dtype=float8",), ["config.dtype", "'bfloat16'"]),
+        (sft, "sft.py", ("--config.dtype=bflot16",), ["did you mean 'bfloat16'"]),
+        (sft, "sft.py", ("--config.steps=0",), ["config.steps: expected > 0"]),
+        (sft, "sft.py", ("--config.loop.keep_last=0",), ["config.loop.keep_last"]),
+        (sft, "sft.py", ("--config.on_long=cut",), ["config.on_long", "'truncate'"]),
+        (sft, "sft.py", ("--config.row_shape=alpacca",), ["did you mean 'alpaca'"]),
+        (sft, "sft.py", ("--config.template=alpacca",), ["did you mean 'alpaca'"]),
+        (sft, "sft.py", ("--config.accum=5",), ["config.batch_size", "multiple of 5"]),
+        (sft, "sft.py", ("--config.length=4096",), ["config.length", "512"]),
+        (sft, "sft.py", ("--config.buckets=(64,512)",), ["buckets", "packed"]),
+        (sft, "sft.py", ("--config.optimizer.frozen=('embd/*',)",), ["frozen", "embd"]),
+        (sft, "sft.py", ("--config.optimizer.warmup=99999",), ["optimizer.warmup"]),
+        (sft, "sft.py", ("--wrokdir=x",), ["workdir"]),
+        (research_run, "ch6_easy_to_hard.py:tiny", (), ["'tiny'", "'mini'"]),
+        (
+            research_run,
+            "ch6_easy_to_hard.py",
+            ("--config.sft.epoch=1.0",),
+            ["config.sft.epoch: unknown key; did you mean 'sft.epochs'?"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py",
+            ("--config.miniature.world.modulus=12",),
+            ["config.miniature.world: modulus: expected a prime >= 5, got 12"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py",
+            ("--config.sampled.counts=(1,32)",),
+            ["config.sampled: counts: 32 is over votes, 16"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py",
+            ("--config.dtype=float12",),
+            ["config.dtype", "'float32'"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py",
+            ("--config.model.n_heads=5",),
+            ["config.model: d_model: expected an even number per head"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py",
+            ("--config.seeds=()",),
+            ["config", "seeds: expected at least one"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py:paper",
+            (),
+            ["config.published.checkpoint: missing"],
+        ),
+    ],
+)
+def test_impossible_configs_name_the_key_before_anything_runs(
+    module, config, arguments, mentions, tmp_path
+):
+    """Exit code 2 and one line with the key and what was expected; nothing written."""
+    work, given = tmp_path / "run", []
+    if module is sft:
+        data = write_rows(tmp_path / "data.jsonl", ROWS["prompt"])
+        source = checkpoint(tmp_path / "checkpoint")
+        given = [f"--config.checkpoint={source}", f"--config.data={data}"]
+    done = call(
+        module, f"--config={CONFIGS / config}", *given, *arguments, f"--workdir={work}"
+    )
+    assert_refused(done, *mentions)
+    assert not (work / "hf").exists() and not (work / "stages").exists()
+
+
+def test_sft_needs_a_checkpoint_data_and_a_folder(tmp_path):
+    config = f"--config={CONFIGS / 'sft.py'}"
+    assert_refused(call(sft, config), "config.checkpoint")
+    data = write_rows(tmp_path / "data.jsonl", ROWS["prompt"])
+    given = [
+        f"--config.checkpoint={checkpoint(tmp_path / 'checkpoint')}",
+        f"--config.data={data}",
+    ]
+    assert_refused(call(sft, config, given[0], "--workdir=w"), "config.data")
+    assert_refused(call(sft, config, *given), "--workdir: missing")

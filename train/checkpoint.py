@@ -1,0 +1,239 @@
+"""Composite checkpoints of a run: whole or absent, verified, and never guessed at.
+
+A folder holds one folder per saved step:
+
+    00000040/state/         arrays by name (Orbax), restorable on another mesh
+    00000040/meta/          what else the run needs to continue (JSON), see `save`
+    00000040/manifest.json  size and SHA-256 of each file, checked before a restore
+
+Orbax notices a missing array but not every damaged one, hence the manifest. It is
+written just before the folder gets its final name, so no folder is without it.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from models.errors import CheckpointError
+from train.files import write_json
+
+FORMAT = "salign checkpoint 1"
+MANIFEST = "manifest.json"
+# Hashing a file costs about a second per gigabyte: above this, its size has to do.
+HASHED_BYTES = 1 << 30
+# Orbax writes these around its commit, after the manifest.
+_UNLISTED = {MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}
+_STEP = re.compile(r"\d{8,}")
+_LEFTOVER = re.compile(r"\d{8,}\.(orbax-checkpoint-tmp.*|deleted)")
+
+
+class _Handler(ocp.CompositeCheckpointHandler):
+    def finalize(self, directory):
+        super().finalize(directory)
+        write_manifest(Path(directory))
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
+class _Args(ocp.args.Composite):
+    pass
+
+
+class Checkpoints:
+    """The checkpoints of one run, written in the background one at a time.
+
+    Keeps the last `keep_last`, and the one whose meta["eval"][best] is lowest. Use as a
+    context manager: leaving it waits for the write under way.
+    """
+
+    def __init__(self, folder, *, keep_last: int = 2, best: str | None = None):
+        self.folder = Path(folder).absolute()
+        self.keep_last, self.best = keep_last, best
+        self._writer = ocp.AsyncCheckpointer(
+            _Handler(
+                state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
+            )
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._writer.close()
+        self._prune()
+
+    def steps(self) -> list[int]:
+        """Saved steps in order; CheckpointError if the folder holds anything else."""
+        found = []
+        for path in sorted(self.folder.glob("*")):
+            if _STEP.fullmatch(path.name) and path.is_dir():
+                found.append(int(path.name))
+            elif not _LEFTOVER.fullmatch(path.name):
+                raise CheckpointError(
+                    f"{path}: not a checkpoint of this program; expected a new folder, "
+                    "or one that holds a run"
+                )
+        return found
+
+    def latest(self) -> int | None:
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best_step(self) -> int | None:
+        """The kept step whose eval metric is lowest, None before the first."""
+        scores = {step: self.meta(step)["eval"].get(self.best) for step in self.steps()}
+        scores = {step: score for step, score in scores.items() if score is not None}
+        return min(scores, key=lambda step: (scores[step], step)) if scores else None
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{step:08d}"
+
+    def meta(self, step: int) -> dict:
+        """What was saved beside the arrays."""
+        path = self.path(step) / "meta" / "metadata"
+        try:
+            meta = json.loads(path.read_bytes())
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"{path}: not readable: {e}") from e
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: not a checkpoint of this program")
+        return meta
+
+    def save(self, step: int, state, meta: dict) -> None:
+        """Copies the state, then writes it in the background.
+
+        meta: JSON values; "eval" maps the names of metrics at this step to numbers.
+        Waits for the previous write, and raises what went wrong with it.
+        """
+        self._writer.wait_until_finished()
+        self._prune()
+        arrays = by_name(state)
+        tree = {name: [list(x.shape), x.dtype.name] for name, x in arrays.items()}
+        meta = {"format": FORMAT, "step": step, "eval": {}, **meta, "tree": tree}
+        # A copy: it is written while the caller goes on changing its lists.
+        meta = json.loads(json.dumps(meta, allow_nan=False))
+        self._writer.save(
+            self.path(step),
+            args=_Args(
+                state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+            ),
+        )
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        self._writer.wait_until_finished()
+
+    def restore(self, step: int, like):
+        """The state of a step, with the tree and the shardings of `like`.
+
+        Args:
+          like: a tree of `jax.ShapeDtypeStruct` with shardings (`abstract_state`).
+
+        Raises CheckpointError naming the file or the array that is not as expected.
+        """
+        path = self.path(step)
+        verify(path)
+        wanted, saved = by_name(like), self.meta(step)["tree"]
+        check_tree(path, wanted, saved)
+        try:
+            arrays = self._writer.restore(
+                path, args=_Args(state=ocp.args.StandardRestore(wanted))
+            )["state"]
+        except (ValueError, OSError, KeyError, TypeError) as e:
+            reason = " ".join(str(e).split())[:300]
+            raise CheckpointError(f"{path}: cannot be restored: {reason}") from e
+        return jax.tree.unflatten(
+            jax.tree.structure(like), [arrays[name] for name in wanted]
+        )
+
+    def _prune(self) -> None:
+        """Removes steps that are not kept, and what a killed process left behind."""
+        if jax.process_index() != 0 or not self.folder.is_dir():
+            return
+        steps = self.steps()
+        kept = set(steps[-self.keep_last :])
+        if self.best is not None and len(steps) > self.keep_last:
+            kept.add(self.best_step())
+        for step in steps:
+            if step not in kept:
+                # Renamed first: half a checkpoint must not look like one.
+                self.path(step).rename(self.folder / f"{step:08d}.deleted")
+        for path in self.folder.glob("*"):
+            if _LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def by_name(tree) -> dict:
+    """{"params/embed/embedding": leaf, ...}, in tree order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
+
+
+def check_tree(path: Path, wanted: dict, saved: dict) -> None:
+    """Raises CheckpointError naming arrays that are missing, unknown or misshapen."""
+    missing, unknown = wanted.keys() - saved.keys(), saved.keys() - wanted.keys()
+    if missing or unknown:
+        parts = [f"lacks {_some(missing)}"] if missing else []
+        parts += [f"has the unexpected {_some(unknown)}"] if unknown else []
+        raise CheckpointError(f"{path}: {' and '.join(parts)}")
+    for name, array in wanted.items():
+        shape, dtype = saved[name]
+        if (list(array.shape), array.dtype.name) != (shape, dtype):
+            raise CheckpointError(
+                f"{path}: {name}: expected {array.dtype.name} {list(array.shape)}, "
+                f"the checkpoint has {dtype} {shape}"
+            )
+
+
+def write_manifest(folder: Path) -> None:
+    """Lists the files of a checkpoint with their sizes and SHA-256."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in _UNLISTED:
+            files[name] = [path.stat().st_size, _digest(path)]
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+
+
+def verify(folder: Path) -> None:
+    """Compares a checkpoint with its manifest; CheckpointError names the bad file."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        files = dict(manifest["files"])
+        ours = manifest["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise CheckpointError(
+            f"{folder}: not a checkpoint of this program ({MANIFEST}: {e})"
+        ) from e
+    if not ours:
+        raise CheckpointError(f"{path}: expected the format {FORMAT!r}")
+    for name, (size, digest) in files.items():
+        file = folder / name
+        advice = f"the checkpoint is damaged; delete {folder} to use the one before"
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing; {advice}")
+        if file.stat().st_size != size:
+            found = file.stat().st_size
+            raise CheckpointError(
+                f"{file}: expected {size} bytes, found {found}; {advice}"
+            )
+        if digest is not None and _digest(file) != digest:
+            raise CheckpointError(f"{file}: its contents have changed; {advice}")
+
+
+def _digest(path: Path) -> str | None:
+    if path.stat().st_size > HASHED_BYTES:
+        return None
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _some(names) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,70 @@
+"""The train state: parameters, optimizer state, step; one immutable tuple of arrays."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from train.optim import Optimizer, split
+
+
+class TrainState(NamedTuple):
+    """`opt_state` covers the trainable parameters only; `step` int32 counts updates."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+
+
+def init_state(params, optimizer: Optimizer, *, copy: bool = True) -> TrainState:
+    """The state before the first update, optimizer moments sharded like parameters.
+
+    A train step consumes its state; `copy=False` lets it consume the caller's `params`.
+    """
+    if copy:
+        params = jax.tree.map(jnp.copy, params)
+    trainable, _ = split(params, optimizer.mask)
+    shape = jax.eval_shape(optimizer.tx.init, trainable)
+    shardings = _moment_shardings(optimizer.tx, shape, trainable)
+    opt_state = jax.jit(optimizer.tx.init, out_shardings=shardings)(trainable)
+    step = jax.device_put(jnp.int32(0), _replicated(params))
+    return TrainState(params, opt_state, step)
+
+
+def state_shardings(state: TrainState):
+    """The shardings of a state's arrays, as a tree like it."""
+    return jax.tree.map(lambda x: x.sharding, state)
+
+
+def abstract_state(state: TrainState):
+    """Shapes, dtypes and shardings of a state, without its arrays."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+@jax.jit
+def all_finite(tree):
+    """bool scalar: no NaN or infinity in any floating array of the tree."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+
+
+def _moment_shardings(tx, opt_shape, params):
+    everywhere = _replicated(params)
+
+    def like(moment, param):
+        return param.sharding if moment.shape == param.shape else everywhere
+
+    return optax.tree_utils.tree_map_params(
+        tx, like, opt_shape, params, transform_non_params=lambda _: everywhere
+    )
+
+
+def _replicated(params):
+    sharding = jax.tree.leaves(params)[0].sharding
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec())
+    return sharding

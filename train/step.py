@@ -1,0 +1,100 @@
+"""One update: gradients of sums over micro-batches, divided once, then optimizer."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from train.losses import Loss
+from train.mesh import batch_sharding
+from train.optim import Optimizer, merge, split
+from train.state import TrainState, state_shardings
+
+
+def make_train_step(
+    loss_fn: Callable[..., Loss],
+    optimizer: Optimizer,
+    *,
+    accum: int = 1,
+    state: TrainState | None = None,
+):
+    """A jitted `step(state, batch) -> (state, metrics)` that consumes its state.
+
+    Args:
+      loss_fn: `(params, batch) -> Loss`.
+      accum: micro-batches per update; rows are dealt to them in turn (row r to
+        micro-batch r mod accum), and the result is that of the whole batch at once.
+      state: where given, the new state keeps the shardings of this one.
+
+    Returns:
+      metrics: device scalars: "loss" and each of the loss's extras as (sum, weight),
+      "grad_norm" of the trainable parameters before clipping, "lr".
+    """
+
+    def step(state: TrainState, batch):
+        trainable, frozen = split(state.params, optimizer.mask)
+
+        def loss_sum(trainable, batch):
+            loss = loss_fn(merge(trainable, frozen), batch)
+            return loss.sum, Loss(loss.sum, loss.weight, dict(loss.extras))
+
+        grad_fn = jax.grad(loss_sum, has_aux=True)
+        if accum == 1:
+            grads, loss = grad_fn(trainable, batch)
+            grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+        else:
+            grads, loss = _accumulate(grad_fn, trainable, batch, accum)
+        weight = jnp.where(loss.weight > 0, loss.weight, 1)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        metrics = {
+            "loss": (loss.sum, loss.weight),
+            **loss.extras,
+            "grad_norm": optax.tree_utils.tree_norm(grads),
+            "lr": optimizer.lr(state.step),
+        }
+        updates, opt_state = optimizer.tx.update(grads, state.opt_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        params = merge(trainable, frozen)
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    shardings = None if state is None else (state_shardings(state), None)
+    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+
+def placer(mesh: Mesh | None):
+    """`place(batch)`: host arrays to the devices of a mesh, rows split over it.
+
+    With several processes a batch is this process's share of the rows. None: whole
+    batches on the default device.
+    """
+    if mesh is None:
+        return jax.device_put
+    sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return lambda batch: jax.device_put(batch, sharding)
+    return lambda batch: jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    )
+
+
+def _accumulate(grad_fn, trainable, batch, accum: int):
+    """Sums of gradients and losses over micro-batches, in float32."""
+
+    def deal(x):
+        if x.shape[0] % accum:
+            rows = x.shape[0]
+            raise ValueError(f"{rows} rows do not divide into {accum} micro-batches")
+        # Dealt in turn, every micro-batch holds rows of every device's share.
+        return jnp.moveaxis(x.reshape(-1, accum, *x.shape[1:]), 1, 0)
+
+    def add(total, micro):
+        part = grad_fn(trainable, micro)
+        return jax.tree.map(lambda t, p: t + p.astype(jnp.float32), total, part), None
+
+    micros = jax.tree.map(deal, batch)
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), micros)
+    shape = jax.eval_shape(grad_fn, trainable, first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shape)
+    return jax.lax.scan(add, zeros, micros)[0]
