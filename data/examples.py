@@ -86,7 +86,7 @@ def choose_template(name: str | None, shape: str, tokenizer: Tokenizer) -> ChatT
 
 
 def _first_shape(path, on_bad_row: str) -> str:
-    reasons = []
+    reason = "the file has none"
     for line, _, row in stream(path):
         try:
             record = as_record(path, line, row)
@@ -94,7 +94,5 @@ def _first_shape(path, on_bad_row: str) -> str:
         except DataError as error:
             if on_bad_row == "error":
                 raise
-            reasons.append(error)
-    if reasons:
-        raise DataError(f"all {len(reasons)} rows are bad; the first: {reasons[0]}")
-    raise DataError(f"{path}: expected at least one row, the file has none")
+            reason = f"the last is bad as well: {error}"
+    raise DataError(f"{path}: expected at least one row of a known shape; {reason}")

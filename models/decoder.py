@@ -72,9 +72,13 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
+        scale = self.param(
+            "scale", nn.initializers.ones, x.shape[-1:], self.param_dtype
+        )
         wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
+        wide = wide * jax.lax.rsqrt(
+            jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps
+        )
         return (wide * scale.astype(jnp.float32)).astype(x.dtype)
 
 
@@ -241,7 +245,7 @@ def unrolls(cfg: DecoderConfig) -> bool:
 
 
 def _masks(cfg, positions, own, contexts) -> Masks:
-    """Masks [B, T, S] of the own block, given as (mask, key positions), and contexts."""
+    """Masks [B, T, S] of the own block (mask, key positions) and of the contexts."""
     B, T = positions.shape
     blocks = [own]
     for context in contexts:
@@ -294,7 +298,7 @@ def run(
     contexts=(),
     rope_lengths=None,
 ):
-    """Hidden states of tokens that follow the given contexts, and their own keys, values.
+    """Hidden states of tokens after the given contexts, and their own keys, values.
 
     Args:
       params: the tree of `init_params` (or of `unstack_layers`).
@@ -351,7 +355,9 @@ def run(
     return _final_norm(cfg, params, x), written
 
 
-def run_cached(cfg: DecoderConfig, params, tokens, positions, cache: Cache, contexts=()):
+def run_cached(
+    cfg: DecoderConfig, params, tokens, positions, cache: Cache, contexts=()
+):
     """One decoding step: tokens, positions int32 [B] enter the cache and see it.
 
     Returns:
@@ -434,7 +440,7 @@ def logits(cfg: DecoderConfig, params, hidden):
 
 
 def plain_inputs(lengths, width: int):
-    """(positions, segment_ids), int32 [B, width], of right-padded rows of ``lengths``."""
+    """(positions, segment_ids), int32 [B, width], of rows padded on the right."""
     index = jnp.arange(width, dtype=jnp.int32)[None]
     real = index < lengths[:, None]
     return jnp.where(real, index, 0), real.astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Scalar heads on hidden states: a reward, a value of every token, a step's correctness."""
+"""Scalar heads on hidden states: a reward, a value per token, a step's correctness."""
 
 import jax
 import jax.numpy as jnp

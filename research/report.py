@@ -140,6 +140,7 @@ def provenance(run_info: RunInfo, seeds: Sequence[int] = ()) -> Provenance:
 
 
 def library_versions() -> dict[str, str]:
+    """{"python": ..., package: version} of the libraries that results depend on."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

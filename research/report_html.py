@@ -35,6 +35,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def html(report: Report, origin: Provenance) -> str:
+    """The report as one page that asks for nothing else."""
     sections = [(f"s{i}", s.title) for i, s in enumerate(report.sections, 1)]
     sections.append(("origin", "How this was made"))
     links = "".join(f'<li><a href="#{i}">{_text(t)}</a></li>' for i, t in sections)

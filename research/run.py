@@ -11,12 +11,12 @@ that are done are not repeated, so the same command continues an interrupted run
 the last stage leaves a report, it is copied to the run's folder.
 """
 
-import dataclasses
 from train.host import tune_host
 
 if __name__ == "__main__":
     tune_host()  # starts the process anew, so before anything slow is imported
 
+import dataclasses
 import importlib
 import inspect
 import platform
@@ -67,7 +67,7 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
         only=values.only,
         redo_from=values["from"].value,
         run_info=info,
-        before=lambda: _write_origin(info),
+        before=lambda: write_origin(info),
     )
     last = results.get(plan.handles[-1].name)
     report = publish(last, workdir) if last else None
@@ -104,10 +104,14 @@ def resolve(name: str | None):
         raise ConfigError(f"config.experiment: no function {function!r} in {module}")
     hints = typing.get_type_hints(experiment)
     kinds = [hints.get(name) for name in inspect.signature(experiment).parameters]
-    if len(kinds) != 2 or kinds[0] is not Plan or not dataclasses.is_dataclass(kinds[1]):
+    if (
+        len(kinds) != 2
+        or kinds[0] is not Plan
+        or not dataclasses.is_dataclass(kinds[1])
+    ):
         raise ConfigError(
-            f"config.experiment: {name} is no experiment; expected a function of a Plan "
-            "and a dataclass of settings"
+            f"config.experiment: {name} is no experiment; expected a function of "
+            "a Plan and a dataclass of settings"
         )
     return experiment, kinds[1]
 
@@ -128,10 +132,17 @@ def publish(result: StageResult, workdir: Path) -> Path | None:
     return page if (result.folder / "report.html").is_file() else None
 
 
-def _write_origin(info: RunInfo) -> None:
-    write_json(info.workdir / "config.json", info.config)
-    text = f"{info.command}\n# Python {platform.python_version()}\n"
-    write_atomic(info.workdir / "command.txt", text)
+def write_origin(info: RunInfo) -> None:
+    """Leaves command.txt and config.json; ConfigError over a config of another kind."""
+    command, config = info.workdir / "command.txt", info.workdir / "config.json"
+    if config.exists() and not command.exists():
+        raise ConfigError(
+            f"--workdir: {config} is not of a run of this program; "
+            "choose another folder"
+        )
+    # In this order: a run that is killed in between can be continued.
+    write_atomic(command, f"{info.command}\n# Python {platform.python_version()}\n")
+    write_json(config, info.config)
 
 
 if __name__ == "__main__":

@@ -144,6 +144,9 @@ def survey(
     Raises StageError for unknown names, for dependencies that `only` leaves missing,
     and for stored results that are truncated or not of their stage.
     """
+    stages = Path(workdir) / "stages"
+    if stages.exists() and not stages.is_dir():
+        raise StageError(f"{stages}: is a file; expected the folder of a run's stages")
     names = [h.name for h in plan.handles]
     for name in [*only, *([redo_from] if redo_from else [])]:
         if name not in names:

@@ -1,7 +1,7 @@
 """Checkpoints of transformers go through `train.sft` and come back as its own.
 
-What comes back has the same names, the same token ids and the same logits on both sides,
-and the loss of what it was trained on is lower.
+What comes back has the same names, the same token ids and the same logits on both
+sides, and the loss of what it was trained on is lower.
 """
 
 import json
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-
 from helpers import forward
 from helpers.checkpoints import torch_logits, torch_model
 from helpers.entry import CONFIGS, call, snapshot, write_rows
+
 from models.pretrained import from_pretrained
 from train import sft
 
@@ -191,7 +191,9 @@ def metaspace_folder(folder):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(
+        prepend_scheme="first", split=False
+    )
     backend.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -260,4 +262,3 @@ def save(backend, folder, special):
 
 def write_config(folder, **fields):
     (folder / "tokenizer_config.json").write_text(json.dumps(fields))
-

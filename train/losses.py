@@ -5,7 +5,6 @@ Letters: B batch, T time, D model, V vocab.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -14,8 +13,6 @@ import jax.numpy as jnp
 from data.batch import TokenBatch
 from models import decoder
 from models.config import DecoderConfig
-
-NOTHING: Mapping = MappingProxyType({})
 
 
 class Loss(NamedTuple):
@@ -26,7 +23,7 @@ class Loss(NamedTuple):
 
     sum: jax.Array
     weight: jax.Array
-    extras: Mapping[str, tuple[jax.Array, jax.Array]] = NOTHING
+    extras: Mapping[str, tuple[jax.Array, jax.Array]] = {}
 
 
 def token_nll(

@@ -163,8 +163,8 @@ def _convert(hint, value, key: str):
         return value if isinstance(value, hint) else build(hint, value, key)
     if hint is float and type(value) is int:
         return float(value)
-    if hint is float and isinstance(value, float) and math.isnan(value):
-        raise _mismatch(key, "a number", value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise _mismatch(key, "a number that is finite", value)
     if type(value) is not hint:
         raise _mismatch(key, _describe(hint), value)
     return value

@@ -171,6 +171,10 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> SFTResult:
     import jax
 
     workdir = Path(workdir)
+    if workdir.resolve() == Path(cfg.checkpoint).resolve():
+        raise ConfigError(
+            f"--workdir: {workdir} is the checkpoint itself; expected a folder of its own"
+        )
     check_replaceable(workdir / "hf")
     mesh = None
     if jax.device_count() > 1:

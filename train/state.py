@@ -30,7 +30,10 @@ def init_state(params, optimizer: Optimizer, *, copy: bool = True) -> TrainState
     shardings = _moment_shardings(optimizer.tx, shape, trainable)
     opt_state = jax.jit(optimizer.tx.init, out_shardings=shardings)(trainable)
     step = jax.device_put(jnp.int32(0), _replicated(params))
-    return TrainState(params, opt_state, step)
+    state = TrainState(params, opt_state, step)
+    # Committed to their devices, as a train step returns them: an uncommitted first
+    # state would make the step compile twice.
+    return jax.device_put(state, state_shardings(state))
 
 
 def state_shardings(state: TrainState):

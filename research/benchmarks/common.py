@@ -1,7 +1,7 @@
-"""What the benchmarks share: the model, one process for each side, and the result file.
+"""What the benchmarks share: the model, a process for each side, and the result file.
 
-A side is a process of its own, with the allocator's best settings, that answers one line
-of JSON with another. The sides take turns, so that both see the same load of the machine.
+A side is a process of its own, with the allocator's best settings, that answers a line
+of JSON with another. The sides take turns: both see the same load of the machine.
 """
 
 import importlib.util

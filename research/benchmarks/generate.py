@@ -108,8 +108,10 @@ def transformers_side(folder: Path):
         out = []
         for start in range(0, len(prompts), batch):
             some = slice(start, start + batch)
+            ids = torch.tensor(prompts[some])
             tokens = model.generate(
-                torch.tensor(prompts[some]),
+                ids,
+                attention_mask=torch.ones_like(ids),  # or id 0 would count as padding
                 do_sample=False,
                 stopping_criteria=until(lengths[some]),
                 **plain,
@@ -118,7 +120,7 @@ def transformers_side(folder: Path):
         return out
 
     def cached(prefix, ids):
-        """One prefill of the prefix, one of the prompts; samples start from its copy."""
+        """One prefill of the prefix, one of the prompts; copied for the samples."""
         cache = DynamicCache(config=model.config)
         model(torch.tensor([prefix]), past_key_values=cache, logits_to_keep=1)
         cache.batch_repeat_interleave(len(ids))
@@ -140,13 +142,17 @@ def transformers_side(folder: Path):
             if variant == "cached prefix":
                 options = {"past_key_values": cached(prefix, ids)}
                 ids = ids.repeat_interleave(samples, dim=0)
-            return model.generate(ids, **options, **draw, **plain)[:, width:].tolist()
+            ones = torch.ones_like(ids)
+            tokens = model.generate(
+                ids, attention_mask=ones, **options, **draw, **plain
+            )
+            return tokens[:, width:].tolist()
 
     return run
 
 
 def worker(side: str, folder: Path) -> None:
-    """Answers {workload, variant, seed, show} with {seconds, count, tokens if shown}."""
+    """Answers {workload, variant, seed, show} with {seconds, count, tokens}."""
     run = {"salign": salign_side, "transformers": transformers_side}[side](folder)
 
     def answer(workload, variant, seed, show=False):

@@ -99,7 +99,7 @@ def pretrain(
         n_kv_heads=model.n_kv_heads,
         head_dim=model.d_model // model.n_heads,
         d_ff=model.d_ff,
-        max_position=1024,
+        max_position=model.max_position,
         tie_embeddings=True,
         init_std=model.init_std,
         dtype=dtype,

@@ -49,6 +49,7 @@ class ModelSize:
     n_kv_heads: int = positive(4)
     d_ff: int = positive(256)
     init_std: float = positive(0.1)
+    max_position: int = positive(1024)
 
     def __post_init__(self):
         if self.d_model % (2 * self.n_heads):
@@ -100,8 +101,8 @@ class Sampled:
 class Settings:
     """The whole experiment: two generators per seed, on easy and on all levels.
 
-    `task` is a `Miniature` or a `Published` one, exactly one of `miniature` and
-    `published`; `pretrain` belongs to a miniature.
+    The task is exactly one of `miniature` and `published`; `pretrain` and `model`
+    belong to a miniature.
     """
 
     seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
@@ -122,4 +123,10 @@ class Settings:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(
                 f"seeds: expected at least one, each once, got {self.seeds}"
+            )
+        longest = self.sft.length + self.sampled.max_new_tokens
+        if self.miniature is not None and longest > self.model.max_position:
+            raise ValueError(
+                f"model.max_position: {self.model.max_position} is less than "
+                f"sft.length + sampled.max_new_tokens, {longest}"
             )

@@ -145,6 +145,7 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
 
 
 def by_level(scores, sampled, rng) -> list:
+    """Bars and a table of accuracy per level."""
     levels = sorted(set(scores.levels.tolist()))
     ways = [(name, how) for name in NAMES for how in ("greedy", max(sampled.counts))]
     rows, bars = [], {title: [] for title in NAMES.values()}
@@ -173,6 +174,7 @@ def by_level(scores, sampled, rng) -> list:
 
 
 def votes(scores, sampled, rng) -> list:
+    """Lines of majority accuracy against the number of answers that vote."""
     counts = sorted(sampled.counts)
     series = {}
     for name in NAMES:
@@ -202,6 +204,7 @@ def votes(scores, sampled, rng) -> list:
 
 
 def verdicts(scores, sampled, rng) -> list:
+    """What holds of the chapter's claims about generators, each with its evidence."""
     most = max(sampled.counts)
     out = []
     for name, title in NAMES.items():

@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers.entry import CONFIGS, assert_refused, call, checkpoint, write_rows
 
 from data.tokenizers import load_tokenizer
 from data.worlds import arithmetic
-from helpers.entry import CONFIGS, assert_refused, call, checkpoint, write_rows
 from models.params import flatten_names
 from models.pretrained import from_pretrained
 from research import run as research_run
@@ -73,7 +73,9 @@ def variants(path) -> list[str]:
     module = importlib.import_module(f"configs.{path.stem}")
     for name in module.VARIANTS:
         module.get_config(name)
-    assert module.get_config().to_dict() == module.get_config(module.VARIANTS[0]).to_dict()
+    assert (
+        module.get_config().to_dict() == module.get_config(module.VARIANTS[0]).to_dict()
+    )
     return list(module.VARIANTS)
 
 
@@ -254,7 +256,12 @@ RUNS = {"sft": (run_sft, SFT), "ch6_easy_to_hard": (run_easy_to_hard, EASY_TO_HA
         (sft, "sft.py", ("--config.optimizer.l_r=1",), ["'optimizer.lr'"]),
         (sft, "sft.py", ("--config.optimizer.lr=0.0",), ["config.optimizer.lr", "> 0"]),
         (sft, "sft.py", ("--config.eval_fraction=2.0",), ["config.eval_fraction"]),
-        (sft, "sft.py", ("--config.batch_size=-3",), ["config.batch_size: expected > 0"]),
+        (
+            sft,
+            "sft.py",
+            ("--config.batch_size=-3",),
+            ["config.batch_size: expected > 0"],
+        ),
         (sft, "sft.py", ("--config.dtype=float8",), ["config.dtype", "'bfloat16'"]),
         (sft, "sft.py", ("--config.dtype=bflot16",), ["did you mean 'bfloat16'"]),
         (sft, "sft.py", ("--config.steps=0",), ["config.steps: expected > 0"]),

@@ -13,11 +13,12 @@ from models.matmul import matmul, save_products
     "given, out",
     [(jnp.float32, None), (jnp.bfloat16, None), (jnp.bfloat16, jnp.float32)],
 )
-def test_value_and_gradients_equal_those_of_dot(shape, given, out):
+@pytest.mark.parametrize("width", [5, 11])  # narrower and wider than the input
+def test_value_and_gradients_equal_those_of_dot(shape, given, out, width):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], shape, given)
-    w = jax.random.normal(keys[1], (8, 5), given)
-    g = jax.random.normal(keys[2], (*shape[:-1], 5), out or given)
+    w = jax.random.normal(keys[1], (8, width), given)
+    g = jax.random.normal(keys[2], (*shape[:-1], width), out or given)
     a, back_a = jax.vjp(lambda x, w: matmul(x, w, None, out), x, w)
     b, back_b = jax.vjp(lambda x, w: jnp.dot(x, w, preferred_element_type=out), x, w)
     assert a.dtype == b.dtype and bool((a == b).all())

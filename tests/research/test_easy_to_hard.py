@@ -1,4 +1,4 @@
-"""Voting follows its stated rules; the bootstrap covers; the chapter runs end to end."""
+"""Voting follows its stated rules; bootstrap intervals have their coverage."""
 
 import collections
 import itertools

@@ -12,7 +12,7 @@ from data.batch import TokenBatch
 from train.evaluate import make_evaluate, perplexity
 from train.losses import token_nll
 
-loss = partial(token_nll, CFG)
+loss = jax.jit(partial(token_nll, CFG))
 
 
 def cut(batch, size):

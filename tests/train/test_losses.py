@@ -1,5 +1,7 @@
 """A loss is a sum of per-token terms: packing, chunking and order do not change it."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,8 @@ def examples(lengths, seed=0):
 
 def test_the_sum_is_that_of_the_definition_token_by_token():
     params, batch = tiny_run.params(), tiny_run.batch(0)
-    hidden = decoder.forward(CFG, params, *batch[:1], *batch[2:])
+    forward = jax.jit(partial(decoder.forward, CFG))
+    hidden = forward(params, *batch[:1], *batch[2:])
     logits = np.asarray(decoder.logits(CFG, params, hidden))
     total, weight = 0.0, 0.0
     for b, t in np.ndindex(batch.tokens.shape):
@@ -39,7 +42,7 @@ def test_the_sum_is_that_of_the_definition_token_by_token():
             w = float(batch.weights[b, t])
             total += w * numpy_nll(logits[b, t - 1], batch.tokens[b, t])
             weight += w
-    loss = token_nll(CFG, params, batch)
+    loss = jax.jit(partial(token_nll, CFG))(params, batch)
     np.testing.assert_allclose(loss.sum, total, rtol=1e-5)
     np.testing.assert_allclose(loss.weight, weight, rtol=1e-6)
 
@@ -63,7 +66,7 @@ def test_packed_rows_have_the_loss_and_the_gradient_of_unpacked_ones():
         loss = token_nll(CFG, params, batch)
         return loss.sum, loss.weight
 
-    grad = jax.value_and_grad(value, has_aux=True)
+    grad = jax.jit(jax.value_and_grad(value, has_aux=True))
     (a, wa), ga = grad(tiny_run.params(), packed)
     (b, wb), gb = grad(tiny_run.params(), single)
     np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -76,9 +79,8 @@ def test_chunks_of_columns_give_the_same_loss_and_gradient(chunk):
     batch = tiny_run.batch(2)
 
     def grad(chunk):
-        return jax.value_and_grad(lambda p: token_nll(CFG, p, batch, chunk=chunk).sum)(
-            tiny_run.params()
-        )
+        value = partial(token_nll, CFG, batch=batch, chunk=chunk)
+        return jax.jit(jax.value_and_grad(lambda p: value(p).sum))(tiny_run.params())
 
     (a, ga), (b, gb) = grad(None), grad(chunk)
     np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -111,7 +113,8 @@ def test_the_gradient_of_the_nll_is_softmax_minus_one_hot():
 
 def test_a_batch_without_weight_has_loss_zero_and_weight_zero():
     batch = tiny_run.batch(4)
-    loss = token_nll(CFG, tiny_run.params(), batch._replace(weights=0 * batch.weights))
+    empty = batch._replace(weights=0 * batch.weights)
+    loss = jax.jit(partial(token_nll, CFG))(tiny_run.params(), empty)
     assert loss.sum == 0 and loss.weight == 0
 
 

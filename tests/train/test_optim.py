@@ -26,7 +26,7 @@ from train.optim import (
 from train.state import init_state
 from train.step import make_train_step
 
-loss = partial(token_nll, tiny_run.CFG)
+loss = jax.jit(partial(token_nll, tiny_run.CFG))
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -136,7 +136,7 @@ def test_the_gradient_norm_is_that_of_the_trainable_parameters():
         init_state(params, optimizer), tiny_run.batch(0)
     )
     value = loss(params, tiny_run.batch(0))
-    grads = jax.grad(lambda p: loss(p, tiny_run.batch(0)).sum)(params)
+    grads = jax.jit(jax.grad(lambda p: loss(p, tiny_run.batch(0)).sum))(params)
     squares = [
         np.sum(np.float64(g) ** 2)
         for n, g in flatten_names(grads).items()

@@ -15,7 +15,7 @@ from train.optim import OptimizerConfig, make_optimizer
 from train.state import abstract_state, all_finite, init_state
 from train.step import make_train_step
 
-loss = partial(token_nll, CFG)
+loss = jax.jit(partial(token_nll, CFG))
 # With this epsilon an update is g / (|g| + 1), so that differences of g show in it.
 LINEAR = OptimizerConfig(lr=0.1, schedule="constant", clip_norm=None, eps=1.0)
 
@@ -72,7 +72,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_weights():
         total, weight, _ = loss(params, batch)
         return total / weight
 
-    grads = jax.grad(mean)(tiny_run.params())
+    grads = jax.jit(jax.grad(mean))(tiny_run.params())
     norm = np.sqrt(sum(np.sum(np.float64(g) ** 2) for g in jax.tree.leaves(grads)))
     _, metrics = update(1, batch)
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
