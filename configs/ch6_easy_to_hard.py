@@ -47,7 +47,7 @@ def mini(c):
         batch_size=32,
         length=64,
         optimizer=dict(
-            lr=3e-3, warmup=30.0, end_factor=0.05, weight_decay=0.1, b2=0.98
+            lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98
         ),
     )
     c.sft = dict(
@@ -55,7 +55,7 @@ def mini(c):
         batch_size=16,
         length=128,
         optimizer=dict(
-            lr=3e-3, warmup=30.0, end_factor=0.05, weight_decay=0.1, b2=0.98
+            lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98
         ),
     )
     c.sampled = dict(

@@ -61,6 +61,8 @@ def get_config(variant="default"):
         checkpoint_every=100,
         keep_last=2,
         keep_best=False,
+        best="eval/loss",
+        profile=config_dict.placeholder(tuple),  # first and last step of a trace
         tensorboard=True,
         progress=True,
     )

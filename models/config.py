@@ -80,6 +80,17 @@ class DecoderConfig:
             )
 
     @property
+    def context(self) -> int:
+        """The most tokens of a sequence; linear and dynamic scaling stretch it.
+
+        Configs scaled so state the length before scaling in `max_position`, those of
+        llama3 the length after it.
+        """
+        if self.rope.kind in ("linear", "dynamic"):
+            return int(self.max_position * self.rope.factor)
+        return self.max_position
+
+    @property
     def param_dtype(self):
         return jnp.bfloat16 if self.dtype == "bfloat16" else jnp.float32
 

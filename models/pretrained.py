@@ -37,6 +37,9 @@ EXPORT_DTYPES = {
 }
 
 
+REMOTE_CODE_FIELDS = ("auto_map", "bias")
+
+
 class Pretrained(NamedTuple):
     """A checkpoint in memory.
 
@@ -116,7 +119,8 @@ def save_pretrained(
 
     Args:
       hf_config: the config.json the parameters came with: decides model_type and keeps
-        its other fields. Without it the plainest fitting model_type is written.
+        its other fields; InternLM2 is written as the Llama that it is. Without it the
+        plainest fitting model_type is written.
       dtype: 'float32', 'bfloat16' or 'float16'; None keeps each parameter's own.
       max_shard_bytes: of one file; also about what is held on the host at a time.
       tokenizer_files: {file name: content} to be written along.
@@ -131,7 +135,13 @@ def save_pretrained(
         raise CheckpointError(
             f"dtype is {dtype!r}; expected one of {', '.join(EXPORT_DTYPES)}"
         )
-    model_type = (hf_config or {}).get("model_type") or hf.default_model_type(cfg)
+    hf_config = dict(hf_config or {})
+    if hf_config.get("model_type") == "internlm2":
+        # transformers reads InternLM2 only with code that the checkpoint brings along;
+        # the same decoder written as a Llama needs none.
+        hf_config = {k: v for k, v in hf_config.items() if k not in REMOTE_CODE_FIELDS}
+        hf_config |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    model_type = hf_config.get("model_type") or hf.default_model_type(cfg)
     config = hf.to_hf(cfg, model_type, hf_config)
     flat = flatten_names(params)
     _check_params(cfg, flat)

@@ -58,7 +58,7 @@ def check_prompts(
       budgets: tokens that may follow each prompt. max_length: the most tokens in all
         (default: the model's). name: what prompt i is called.
     """
-    limit = max_length or cfg.max_position
+    limit = cfg.context if max_length is None else max_length
 
     def check_ids(ids, who):
         ids = np.asarray(ids)
@@ -115,6 +115,20 @@ def pad_rows(rows: Sequence[Sequence[int]], count: int, width: int):
     return tokens, lengths
 
 
+def check_prefix(cfg: DecoderConfig, prefix, longest: int) -> None:
+    """Raise PromptError where texts of up to ``longest`` tokens cannot share a prefix.
+
+    Past its original length, dynamic rope turns every key by an angle that depends on
+    the length of the whole prompt: a prefix that ran alone would be of another model.
+    """
+    limit = cfg.rope.original_max_position
+    if len(prefix) and cfg.rope.kind == "dynamic" and longest > limit:
+        raise PromptError(
+            f"the shared prefix: with dynamic rope, texts of more than {limit} tokens "
+            f"cannot share one, and these may have {longest}; put it into the prompts"
+        )
+
+
 def prefix_context(cfg: DecoderConfig, params, prefix: Sequence[int]):
     """A shared prefix as a tuple of zero or one Context, prefilled once."""
     if not len(prefix):
@@ -150,7 +164,7 @@ def stream(
     prefix: Sequence[int] = (),
     slots: int = 64,
     prefill_rows: int = 32,
-    shrink: bool | None = None,
+    shrink: bool = False,
     max_length: int | None = None,
     row_ids: Sequence[int] | None = None,
 ) -> Iterator[Response]:
@@ -162,9 +176,9 @@ def stream(
       max_new_tokens: the budget of response tokens, one for all or one per prompt.
       samples: responses per prompt. prefix: tokens that precede every prompt.
       slots: rows decoded at once. prefill_rows: prompts prefilled at once, at most.
-      shrink: go on with a quarter of the slots when no more are running and nothing
-        waits. Costs a compilation for each size; default: on CPU, where a decoding
-        step costs by the row.
+      shrink: halve the slots when half of them are free and nothing waits. Each size
+        is compiled once: it pays over many calls of one shape, on CPU above all, where
+        a decoding step costs by the row.
       max_length: the most tokens of prefix + prompt + response (default: the model's).
       row_ids: ids of the rows for the keys (default 0, 1, ...).
 
@@ -190,10 +204,12 @@ def stream(
     row_ids = np.arange(total) if row_ids is None else np.asarray(row_ids)
     if len(row_ids) != total:
         raise ValueError(f"row_ids: expected {total} ids, got {len(row_ids)}")
-    if shrink is None:
-        shrink = jax.default_backend() == "cpu"
     if not total:
         return iter(())
+    lengths = [len(p) + b for p, b in zip(prompts, budgets, strict=True)]
+    check_prefix(cfg, prefix, len(prefix) + max(lengths))
+    if row_ids.min() < 0 or row_ids.max() >= 2**32:
+        raise ValueError("row_ids: expected integers from 0 to 2**32 - 1")
     return _stream(
         cfg,
         params,
@@ -296,7 +312,7 @@ def _stream(cfg, params, request: Request) -> Iterator[Response]:
         occupied = rows - len(free)
         if not occupied:
             return
-        fewer = rows // 4 if request.shrink and rows >= LEAST_TO_SHRINK else 0
+        fewer = rows // 2 if request.shrink and rows >= LEAST_TO_SHRINK else 0
         if not waiting and occupied <= fewer:
             kept = sorted(range(rows), key=lambda slot: owner[slot] < 0)[:fewer]
             state = slots_lib.keep(state, np.array(kept, np.int32))

@@ -6,12 +6,15 @@ bans, n-gram penalties, temperature, top-k, top-p, min-p. The transformed logits
 """
 
 import dataclasses
+import math
+import numbers
 
 import jax
 import jax.numpy as jnp
 
 RUNNING, EOS, STOP, LENGTH = 0, 1, 2, 3
 REASONS = ("running", "eos", "stop", "length")
+COLDEST = 1e-4  # colder, logits / temperature overflows into greedy or nan
 BANNED = -1e10  # finite: a row of bans must not turn into nan
 
 
@@ -21,7 +24,8 @@ class Sampling:
 
     temperature: 0 is greedy (the first of equal maxima).
     top_k: keep logits >= the k-th largest (ties kept); 0 keeps all.
-    top_p: keep the smallest set of most likely tokens whose probability reaches top_p.
+    top_p: keep the smallest set of most likely tokens whose probability reaches top_p
+        (tokens as likely as the last one are kept too).
     min_p: keep tokens at least min_p times as likely as the likeliest.
     eos_ids: a response ends after any of these; the token stays in the response.
     stop: token sequences that end a response; they stay in the response.
@@ -47,11 +51,50 @@ class Sampling:
                 value = getattr(self, field)
                 raise ValueError(f"Sampling.{field}: expected {expected}, got {value}")
 
-        require(self.temperature >= 0, "temperature", "a number >= 0")
-        require(self.top_k >= 0, "top_k", "an integer >= 0")
+        def is_int(x):
+            return isinstance(x, numbers.Integral) and not isinstance(x, bool)
+
+        def are_ints(xs):
+            return isinstance(xs, tuple) and all(map(is_int, xs))
+
+        for field in ("eos_ids", "banned", "ngram_penalties", "ngram_exempt"):
+            value = getattr(self, field)
+            if isinstance(value, list):  # hashable, as a static argument must be
+                object.__setattr__(self, field, tuple(value))
+        for field in ("stop", "bias"):
+            value = getattr(self, field)
+            if isinstance(value, list | tuple):
+                items = [tuple(x) if isinstance(x, list) else x for x in value]
+                object.__setattr__(self, field, tuple(items))
+
+        cold = 0 < self.temperature < COLDEST
+        require(
+            0 <= self.temperature < math.inf and not cold,
+            "temperature",
+            f"0 (greedy) or a number >= {COLDEST}",
+        )
+        require(is_int(self.top_k) and self.top_k >= 0, "top_k", "an integer >= 0")
         require(0 < self.top_p <= 1, "top_p", "a number in (0, 1]")
         require(0 <= self.min_p <= 1, "min_p", "a number in [0, 1]")
-        require(all(self.stop), "stop", "non-empty token sequences")
+        for field in ("eos_ids", "banned", "ngram_exempt"):
+            require(are_ints(getattr(self, field)), field, "a tuple of token ids")
+        require(
+            isinstance(self.stop, tuple) and all(s and are_ints(s) for s in self.stop),
+            "stop",
+            "non-empty token sequences",
+        )
+        require(
+            isinstance(self.bias, tuple)
+            and all(isinstance(b, tuple) and len(b) == 2 for b in self.bias)
+            and all(is_int(i) and math.isfinite(x) for i, x in self.bias),
+            "bias",
+            "(token id, finite number) pairs",
+        )
+        require(
+            all(map(math.isfinite, self.ngram_penalties)),
+            "ngram_penalties",
+            "finite numbers",
+        )
 
     @property
     def reshapes(self) -> bool:
@@ -179,13 +222,18 @@ def log_probs(logits, tokens):
 
 
 def sampled_log_probs(logits, sampling: Sampling, history, length, tokens):
-    """(plain, sampling) log-probabilities [B] of tokens [B]; greedy has sampling 0."""
+    """(plain, sampling) log-probabilities [B] of tokens [B].
+
+    Greedy sampling gives its one token 0 and every other `BANNED`.
+    """
     plain = log_probs(logits, tokens)
     if not sampling.reshapes:
         return plain, plain
+    adjusted = adjust(logits, sampling, history, length)
     if sampling.temperature == 0:
-        return plain, jnp.zeros_like(plain)
-    return plain, log_probs(adjust(logits, sampling, history, length), tokens)
+        drawn = tokens == jnp.argmax(adjusted, axis=-1)
+        return plain, jnp.where(drawn, 0.0, BANNED)
+    return plain, log_probs(adjusted, tokens)
 
 
 def draw(logits, sampling: Sampling, history, length, keys):

@@ -94,6 +94,8 @@ def _continue(cfg, params, prefix, prefix_length, prompts, tokens, lengths):
         jnp.broadcast_to(positions, (B, C, T)).reshape(B, C * T),
         segments.reshape(B, C * T),
         (*prefix, context),
+        # As in sampling: a continuation comes token by token.
+        jnp.broadcast_to(positions + 1, (B, C, T)).reshape(B, C * T),
     )
     logits = decoder.logits(cfg, params, hidden.reshape(B, C, T, -1)[:, :, :-1])
     first = jnp.broadcast_to(prompts.logits[:, None, None], (B, C, 1, cfg.vocab_size))
@@ -142,6 +144,10 @@ def score_continuations(
         )
         name = f"prompt {i}, continuation {{}}".format
         sampler.check_prompts(cfg, choices, prefix, [0] * len(choices), name=name)
+    totals = [
+        len(p) + max(map(len, cs)) for p, cs in zip(prompts, continuations, strict=True)
+    ]
+    sampler.check_prefix(cfg, prefix, len(prefix) + max(totals, default=0))
     params = slots.prepare(cfg, params)
     shared = sampler.prefix_context(cfg, params, prefix)
     prefix_length = jnp.int32(len(prefix))

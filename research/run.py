@@ -59,6 +59,7 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     if values.dry_run:
         print(table(survey(plan, workdir, values.only, values["from"].value)))
         return
+    reuse_compiled(workdir / "compiled")
     command = shlex.join(["python", "-m", "research.run", *sys.argv[1:]])
     info = RunInfo(config.to_dict(), command, workdir)
     results = execute(
@@ -73,6 +74,14 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     report = publish(last, workdir) if last else None
     if report:
         print(f"report: {report}")
+
+
+def reuse_compiled(folder: Path) -> None:
+    """Stages that differ in data or seed alone share what XLA compiled for them."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def declare(config: config_dict.ConfigDict) -> Plan:

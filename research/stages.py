@@ -30,10 +30,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from research.locks import interruptible, locked
+from research.interrupts import interruptible
 from research.records import FORMAT, StageError, difference, read_record
 from train.errors import Preempted
 from train.files import write_json
+from train.locks import locked
 
 
 class StageResult(NamedTuple):
@@ -151,6 +152,11 @@ def survey(
     for name in [*only, *([redo_from] if redo_from else [])]:
         if name not in names:
             raise StageError(f"no stage {name!r}; expected one of {', '.join(names)}")
+    if only and redo_from and redo_from not in only:
+        raise StageError(
+            f"--from: stage {redo_from!r} is not among the stages of --only: "
+            f"{', '.join(only)}"
+        )
     statuses: dict[Handle, Status] = {}
     for handle in plan.handles:
         reason = _reason(handle, workdir, redo_from, statuses)
@@ -189,6 +195,7 @@ def execute(
         statuses = survey(plan, workdir, only, redo_from)
         before()
         results: dict[Handle, StageResult] = {}
+        command = "the same command"
         for i, (handle, state, reason) in enumerate(statuses, 1):
             label = f"[{i}/{len(statuses)}] {handle.name}"
             if state == "to run":
@@ -197,7 +204,8 @@ def execute(
                 info = dataclasses.replace(run_info, timings=timings)
                 if handle.name == redo_from:
                     shutil.rmtree(folder_of(workdir, handle), ignore_errors=True)
-                seconds = _run(handle, workdir, results, info)
+                    command = "the same command without --from"
+                seconds = _run(handle, workdir, results, info, command)
                 say(f"{label}: {seconds:.1f} s")
             else:
                 say(f"{label}: {state} ({reason})")
@@ -209,7 +217,7 @@ def execute(
     return {h.name: r for h, r in results.items() if h not in left_out}
 
 
-def _run(handle, workdir, results, info) -> float:
+def _run(handle, workdir, results, info, command: str) -> float:
     dependencies = {
         d.name: _stored(workdir, d)["finished"] for d in handle.dependencies
     }
@@ -221,10 +229,9 @@ def _run(handle, workdir, results, info) -> float:
     try:
         with interruptible():
             value = handle.fn(folder, **inputs)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Preempted):
         raise Preempted(
-            f"in stage {handle.name!r}; what is finished is kept, the same command"
-            " continues"
+            f"in stage {handle.name!r}; what is finished is kept, {command} continues"
         ) from None
     seconds = time.monotonic() - clock
     if not isinstance(value, dict):

@@ -93,14 +93,20 @@ class Checkpoints:
         return self.folder / f"{step:08d}"
 
     def meta(self, step: int) -> dict:
-        """What was saved beside the arrays."""
+        """What was saved beside the arrays; CheckpointError unless it is intact."""
         path = self.path(step) / "meta" / "metadata"
+        verify(self.path(step), within="meta/")
         try:
             meta = json.loads(path.read_bytes())
         except (OSError, ValueError) as e:
             raise CheckpointError(f"{path}: not readable: {e}") from e
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise CheckpointError(f"{path}: not a checkpoint of this program")
+        if meta.get("step") != step:
+            raise CheckpointError(
+                f"{path}: expected step {step} as in the folder's name, "
+                f"found {meta.get('step')}"
+            )
         return meta
 
     def save(self, step: int, state, meta: dict) -> None:
@@ -199,8 +205,11 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
-def verify(folder: Path) -> None:
-    """Compares a checkpoint with its manifest; CheckpointError names the bad file."""
+def verify(folder: Path, within: str = "") -> None:
+    """Compares a checkpoint with its manifest; CheckpointError names the bad file.
+
+    `within` ("meta/") looks at the files of that part only.
+    """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
@@ -213,6 +222,8 @@ def verify(folder: Path) -> None:
     if not ours:
         raise CheckpointError(f"{path}: expected the format {FORMAT!r}")
     for name, (size, digest) in files.items():
+        if not name.startswith(within):
+            continue
         file = folder / name
         advice = f"the checkpoint is damaged; delete {folder} to use the one before"
         if not file.is_file():

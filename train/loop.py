@@ -19,8 +19,8 @@ import jax
 from train.errors import ConfigError, Diverged, Preempted
 from train.metrics import MetricsLog
 from train.progress import Progress
-from train.resume import check_identity
-from train.settings import positive
+from train.resume import check_identity, saved_run
+from train.settings import nearest, positive
 from train.signals import stop_requests
 from train.state import TrainState, abstract_state, all_finite
 from train.window import Window, count_tokens
@@ -109,6 +109,8 @@ def fit(
         "loop": cfg.identity(),
         "data": getattr(batches, "fingerprint", None),
     }
+    if cfg.keep_best and evaluate is None:
+        raise ConfigError("keep_best: needs held-out data to evaluate on")
     workdir = None if workdir is None else Path(workdir)
     with contextlib.ExitStack() as stack:
         store, start, cursor = None, 0, {"position": 0, "window": []}
@@ -120,11 +122,11 @@ def fit(
             store = Checkpoints(folder, keep_last=cfg.keep_last, best=best)
             stack.enter_context(store)
             if (saved := store.latest()) is not None:
-                meta = store.meta(saved)
-                check_identity(identity, meta["identity"], folder)
+                before, cursor = saved_run(store.meta(saved), store.path(saved))
+                check_identity(identity, before, folder)
                 like = abstract_state(state)
                 jax.tree.map(lambda x: x.delete(), state)  # room for the restored one
-                state, start, cursor = store.restore(saved, like), saved, meta["cursor"]
+                state, start = store.restore(saved, like), saved
         log = stack.enter_context(
             MetricsLog(
                 workdir if jax.process_index() == 0 else None,
@@ -160,25 +162,41 @@ def fit(
                 scores = {}
                 if evals:
                     scores = evaluate(state.params)
+                    _check_best(cfg, scores)
                     log.write(step, {**scores, "time": time.time()})
+                if (saves or signal or last) and not all_finite(state):
+                    raise Diverged(f"step {step}: a parameter is not finite")
                 if saves or signal:
-                    if not all_finite(state):
-                        raise Diverged(f"step {step}: a parameter is not finite")
                     scores = {k: v for k, v in scores.items() if math.isfinite(v)}
                     cursor = {"position": log.position(), "window": window.entries}
                     meta = {"identity": identity, "cursor": cursor, "eval": scores}
                     store.save(step, state, meta)
             if signal:
                 store.wait()
-                raise Preempted(
-                    f"{signal} after step {step} of {steps}, which is saved; "
-                    "the same command continues"
-                )
+                raise _preempted(signal, step, steps)
+        if store is not None:
+            store.wait()
+            # What came during the last step or the final save must stop the caller too.
+            if signal := requested(steps):
+                raise _preempted(signal, steps, steps)
         return Fitted(state, log.rows)
+
+
+def _preempted(signal: str, step: int, steps: int) -> Preempted:
+    return Preempted(
+        f"{signal} after step {step} of {steps}, which is saved; "
+        "the same command continues"
+    )
 
 
 def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def _check_best(cfg: LoopConfig, scores: Mapping) -> None:
+    if cfg.keep_best and cfg.best not in scores:
+        close = nearest(cfg.best, scores)
+        raise ConfigError(f"best: {cfg.best!r} is not among the metrics{close}")
 
 
 class _Trace:

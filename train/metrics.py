@@ -80,9 +80,10 @@ class MetricsLog:
                 f"{path}: expected the {position} bytes written before the checkpoint, "
                 f"found {size}"
             )
+        if position:
+            self.rows = _read_rows(path, position)
         self._file = open(path, "ab")
         self._file.truncate(position)
-        self.rows = [json.loads(line) for line in path.read_bytes().splitlines()]
         if tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -118,3 +119,19 @@ class MetricsLog:
             return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
+
+
+def _read_rows(path: Path, size: int) -> list[dict]:
+    """The rows in the first `size` bytes; CheckpointError names a damaged line."""
+    with open(path, "rb") as f:
+        lines = f.read(size).splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or "step" not in row:
+            raise CheckpointError(f"{path}:{number}: damaged; expected a row of JSON")
+        rows.append(row)
+    return rows

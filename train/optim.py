@@ -133,6 +133,11 @@ def split(params, mask):
     return trainable, frozen
 
 
+def in_float32(params):
+    """What optimizers are given, so that moments never take a parameter's dtype."""
+    return jax.tree.map(lambda p: p.astype(jnp.float32), params)
+
+
 def merge(trainable, frozen):
     """The inverse of `split`."""
     return jax.tree.map(

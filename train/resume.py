@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from models.errors import CheckpointError
 from train.errors import ConfigError
 
 _ABSENT = object()
@@ -23,6 +24,14 @@ def check_identity(now: Mapping, saved: Mapping, folder: Path) -> None:
             f"{folder} holds a run with other settings: {'; '.join(different)}. "
             "Use the same settings to continue it, or another folder"
         )
+
+
+def saved_run(meta: Mapping, path: Path) -> tuple[Mapping, Mapping]:
+    """(identity, cursor) of a checkpoint's meta; CheckpointError unless it has both."""
+    for key in ("identity", "cursor"):
+        if not isinstance(meta.get(key), Mapping):
+            raise CheckpointError(f"{path}: has no {key!r}; not saved by a run")
+    return meta["identity"], meta["cursor"]
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict:

@@ -15,11 +15,13 @@ if __name__ == "__main__":
     tune_host()  # starts the process anew, so before anything slow is imported
 
 import dataclasses
+import json
 import math
 import zlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 from absl import flags
 from ml_collections import config_dict
@@ -40,6 +42,7 @@ from train.cli import run_main
 from train.decoder import check_rows, train_decoder
 from train.errors import ConfigError
 from train.files import write_json
+from train.locks import locked
 from train.loop import LoopConfig
 from train.mesh import make_mesh
 from train.optim import OptimizerConfig, make_optimizer
@@ -118,9 +121,9 @@ def prepare(cfg: SFTConfig, workdir: Path | None = None) -> Prepared:
     """
     model = read_config(cfg.checkpoint, cfg.dtype)
     model = dataclasses.replace(model, remat=cfg.remat)
-    if cfg.length > model.max_position:
+    if cfg.length > model.context:
         raise ConfigError(
-            f"config.length: {cfg.length} is more than the {model.max_position} "
+            f"config.length: {cfg.length} is more than the {model.context} "
             "positions of the checkpoint"
         )
     tokenizer = load_tokenizer(cfg.checkpoint)
@@ -158,7 +161,9 @@ def prepare(cfg: SFTConfig, workdir: Path | None = None) -> Prepared:
     }
     train = batches(examples, **layout, seed=cfg.seed, buckets=cfg.buckets)
     held_out = eval_batches(held, **layout) if held else None
-    steps = cfg.steps or max(1, math.ceil(cfg.epochs * train.steps_per_epoch))
+    if cfg.loop.keep_best and held_out is None:
+        raise ConfigError("config.loop.keep_best: needs held-out data to evaluate on")
+    steps = _steps(cfg, train)
     make_optimizer(cfg.optimizer, steps, param_shapes(model))  # checks its settings
     return Prepared(model, tokenizer, train, held_out, steps, tuple(notes))
 
@@ -166,21 +171,28 @@ def prepare(cfg: SFTConfig, workdir: Path | None = None) -> Prepared:
 def sft(cfg: SFTConfig, workdir: Path | str) -> SFTResult:
     """Fine-tunes and exports to `workdir/hf`, continuing what `workdir` holds.
 
-    Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`.
+    Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`, and
+    ConfigError where another process works in `workdir`, or it holds other files.
     """
-    import jax
-
     workdir = Path(workdir)
     if workdir.resolve() == Path(cfg.checkpoint).resolve():
         raise ConfigError(
-            f"--workdir: {workdir} is the checkpoint itself; expected a folder of its own"
+            f"--workdir: {workdir} is the checkpoint itself; expected another folder"
         )
     check_replaceable(workdir / "hf")
-    mesh = None
-    if jax.device_count() > 1:
-        mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
+    _check_free(workdir)
+    mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
+    if mesh.size == 1:
+        mesh = None
     check_rows("config.batch_size", cfg.batch_size, cfg.accum, mesh)
     ready = prepare(cfg, workdir)
+    if jax.process_index() != 0:
+        return _run(cfg, ready, mesh, workdir)
+    with locked(workdir / ".lock", ConfigError):
+        return _run(cfg, ready, mesh, workdir)
+
+
+def _run(cfg: SFTConfig, ready: Prepared, mesh, workdir: Path) -> SFTResult:
     share = jax.process_index(), jax.process_count()
     train = ready.batches.for_process(*share)
     held_out = ready.held_out and ready.held_out.for_process(*share)
@@ -235,6 +247,41 @@ def split_examples(examples: list, share: float, seed: int) -> tuple[list, list]
     chosen[rng.permutation(len(examples))[:held]] = True
     kept = [e for e, out in zip(examples, chosen, strict=True) if not out]
     return kept, [e for e, out in zip(examples, chosen, strict=True) if out]
+
+
+def _steps(cfg: SFTConfig, train: Batches) -> int:
+    key, steps = "steps", cfg.steps
+    if steps is None:
+        key, steps = "epochs", cfg.epochs * train.steps_per_epoch
+    if not 0 < steps < 2**31:  # the state counts in int32; false for NaN
+        raise ConfigError(
+            f"config.{key}: expected between 1 and 2**31 - 1 steps, got {steps}"
+        )
+    return math.ceil(steps)
+
+
+def _check_free(workdir: Path) -> None:
+    """Raises ConfigError over files that a run would replace but did not make."""
+    if any((workdir / "checkpoints").glob("[0-9]*")):
+        return  # `fit` tells whose they are
+    config, metrics = workdir / "config.json", workdir / "metrics.jsonl"
+    foreign = metrics if metrics.exists() else None
+    if config.exists():
+        foreign = None if _is_ours(config) else config
+    if foreign is not None:
+        raise ConfigError(
+            f"--workdir: {foreign} is not of a run of this program; "
+            "choose another folder"
+        )
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        settings = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return False
+    own = {"checkpoint", "data", "optimizer", "loop"}
+    return isinstance(settings, dict) and own <= settings.keys()
 
 
 def _check_ids(examples, tokenizer: Tokenizer, model: DecoderConfig) -> None:

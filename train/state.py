@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from train.optim import Optimizer, split
+from train.optim import Optimizer, in_float32, split
 
 
 class TrainState(NamedTuple):
@@ -26,9 +26,13 @@ def init_state(params, optimizer: Optimizer, *, copy: bool = True) -> TrainState
     if copy:
         params = jax.tree.map(jnp.copy, params)
     trainable, _ = split(params, optimizer.mask)
-    shape = jax.eval_shape(optimizer.tx.init, trainable)
+
+    def init(trainable):
+        return optimizer.tx.init(in_float32(trainable))
+
+    shape = jax.eval_shape(init, trainable)
     shardings = _moment_shardings(optimizer.tx, shape, trainable)
-    opt_state = jax.jit(optimizer.tx.init, out_shardings=shardings)(trainable)
+    opt_state = jax.jit(init, out_shardings=shardings)(trainable)
     step = jax.device_put(jnp.int32(0), _replicated(params))
     state = TrainState(params, opt_state, step)
     # Committed to their devices, as a train step returns them: an uncommitted first

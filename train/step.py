@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from train.losses import Loss
 from train.mesh import batch_sharding
-from train.optim import Optimizer, merge, split
+from train.optim import Optimizer, in_float32, merge, split
 from train.state import TrainState, state_shardings
 
 
@@ -54,7 +54,8 @@ def make_train_step(
             "grad_norm": optax.tree_utils.tree_norm(grads),
             "lr": optimizer.lr(state.step),
         }
-        updates, opt_state = optimizer.tx.update(grads, state.opt_state, trainable)
+        floats = in_float32(trainable)
+        updates, opt_state = optimizer.tx.update(grads, state.opt_state, floats)
         trainable = optax.apply_updates(trainable, updates)
         params = merge(trainable, frozen)
         return TrainState(params, opt_state, state.step + 1), metrics

@@ -99,7 +99,11 @@ def write_report(
         "all levels, one on solutions of the easy levels 1 to 3 only. Both answer the "
         f"same {len(scores.levels)} held-out problems, greedily and by a majority of "
         f"sampled answers. Brackets are 95% intervals from a bootstrap over problems "
-        f"and {len(seeds)} seed{'s' * (len(seeds) > 1)}.",
+        + (
+            f"and {len(seeds)} seeds; so few seeds show little of how they vary."
+            if len(seeds) > 1
+            else "only: with one seed, how seeds vary is not known."
+        ),
         sections,
     )
     write(report, folder, provenance(run_info, seeds))
@@ -231,7 +235,7 @@ def verdicts(scores, sampled, rng) -> list:
         Text(
             "A generator that saw only easy solutions answers "
             f"{kept.value:.1%} [{kept.low:.1%}, {kept.high:.1%}] of the hard problems "
-            "greedily. On easy problems the other generator is ahead of it by "
+            "greedily. On easy problems, full minus easy-to-hard is "
             f"{points(loss)}.",
         )
     )
@@ -239,9 +243,12 @@ def verdicts(scores, sampled, rng) -> list:
 
 
 def points(x: Interval) -> str:
-    sign = "+" if x.value >= 0 else "−"
-    low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (x.low, x.high))
-    return f"{sign}{abs(100 * x.value):.1f} points [{low}, {high}]"
+    """A difference of shares in points, with its interval."""
+    value, low, high = (
+        f"{round(100 * v, 1) + 0.0:+.1f}".replace("-", "−")
+        for v in (x.value, x.low, x.high)
+    )
+    return f"{value} points [{low}, {high}]"
 
 
 def transcripts(scores, seeds) -> list:

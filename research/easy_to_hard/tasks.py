@@ -38,15 +38,9 @@ def make_world(folder: Path, *, task: Miniature, seed: int) -> dict:
     write_jsonl(folder / "facts.jsonl", [{"text": text} for text in facts])
     tokenizer = word_tokenizer(arithmetic.vocabulary(task.world))
     save_tokenizer(tokenizer, folder / "tokenizer")
-    rows = [p for problems in splits for p in problems]
-    width = max(
-        len(tokenizer.encode(p.text + arithmetic.solution(task.world, p, rng)))
-        for p in rows
-    )
     return {
         "counts": {name: len(problems) for name, problems in splits._asdict().items()},
         "vocab_size": tokenizer.vocab_size,
-        "longest": width,
     }
 
 

@@ -240,6 +240,14 @@ def test_ends(response, budget):
         ("top_p", 1.5),
         ("min_p", -0.1),
         ("stop", ((1,), ())),
+        ("stop", (1, 2)),
+        ("temperature", 1e-40),
+        ("temperature", float("inf")),
+        ("top_k", 2.5),
+        ("top_k", True),
+        ("eos_ids", 2),
+        ("bias", ((1, float("nan")),)),
+        ("ngram_penalties", (float("nan"),)),
     ],
 )
 def test_impossible_rules_are_named(field, value):
@@ -263,3 +271,10 @@ def test_foreign_ids_are_named(rules, field):
     with pytest.raises(ValueError, match=f"Sampling.{field}.*vocabulary of {V}"):
         sampling.check_ids(Sampling(**rules), V)
     sampling.check_ids(Sampling(eos_ids=(V - 1,), stop=((0,),)), V)
+
+
+def test_lists_become_tuples():
+    """Rules stay hashable, as a static argument must be, and equal."""
+    lists = Sampling(eos_ids=[2], stop=[[1, 2]], bias=[[3, 0.5]], banned=[4])
+    tuples = Sampling(eos_ids=(2,), stop=((1, 2),), bias=((3, 0.5),), banned=(4,))
+    assert lists == tuples and hash(lists) == hash(tuples)

@@ -12,7 +12,7 @@ from helpers.sampling import KEY, MIXED, SLIDING, params_of, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import sampler, scoring
+from models import sampler, sampling, scoring
 from models.config import RopeConfig
 from models.errors import PromptError
 from models.sampling import Sampling
@@ -74,7 +74,7 @@ def test_teacher_forcing(name):
 
 @pytest.mark.parametrize(
     "cfg, prefix",
-    [(TINY, ()), (TINY, PREFIX), (SLIDING, PREFIX), (MIXED, PREFIX), (DYNAMIC, PREFIX)],
+    [(TINY, ()), (TINY, PREFIX), (SLIDING, PREFIX), (MIXED, PREFIX), (DYNAMIC, ())],
     ids=["alone", "prefix", "sliding", "mixed", "dynamic"],
 )
 def test_teacher_forcing_of_all_rules(cfg, prefix):
@@ -211,3 +211,38 @@ def test_lists_must_match():
     with pytest.raises(ValueError, match="expected 2 lists"):
         scoring.score_continuations(TINY, None, [[1], [2]], [[[1]]])
     assert scoring.score_continuations(TINY, params_of(TINY), [], []) == []
+
+
+def test_continuations_with_dynamic_rope_equal_response_log_probs():
+    """Past the original length a continuation is scored as the sampler would."""
+    params = params_of(DYNAMIC)
+    prompts = random_prompts(2, 8, seed=3)
+    choices = [random_prompts(3, 9, seed=10 + i) for i in range(2)]
+    got = scoring.score_continuations(DYNAMIC, params, prompts, choices)
+    for prompt, several, scores in zip(prompts, choices, got, strict=True):
+        padded = sampler.pad_rows([prompt] * 3, 3, 8)
+        tokens, counts = sampler.pad_rows(several, 3, 16)
+        want, _ = scoring.response_log_probs(
+            DYNAMIC, params, *padded, tokens, counts, Sampling()
+        )
+        for choice, score, row in zip(several, scores, want, strict=True):
+            np.testing.assert_allclose(score, row[: len(choice)], atol=1e-4)
+
+
+def test_dynamic_rope_cannot_share_a_prefix_past_its_length():
+    """The prefix would have been turned for another length; the error says so."""
+    with pytest.raises(PromptError, match="put it into the prompts"):
+        scoring.score_continuations(
+            DYNAMIC, params_of(DYNAMIC), [[1, 2]], [[[3] * 20]], prefix=[4, 5]
+        )
+
+
+def test_greedy_gives_its_token_probability_one_and_others_none():
+    """Teacher forcing of tokens that greedy decoding would not draw."""
+    logits = jnp.array([[0.0, 3.0, 1.0]] * 3)
+    history, length = jnp.zeros((3, 1), jnp.int32), jnp.zeros(3, jnp.int32)
+    rules = Sampling(temperature=0, banned=(1,))
+    _, sampled = sampling.sampled_log_probs(
+        logits, rules, history, length, jnp.array([0, 1, 2])
+    )
+    assert sampled[2] == 0 and (sampled[:2] <= sampling.BANNED).all()

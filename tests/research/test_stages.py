@@ -142,6 +142,33 @@ def test_from_redoes_a_stage_and_everything_downstream(tmp_path):
     assert calls(plan_of(), tmp_path)[0] == []
 
 
+def test_from_must_be_among_only(tmp_path):
+    calls(plan_of(), tmp_path)
+    with pytest.raises(StageError, match="--from: stage 'b' is not among .* a, sum"):
+        states(plan_of(), tmp_path, only=["a", "sum"], redo_from="b")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Preempted("after step 5")])
+def test_an_interruption_says_which_command_continues(tmp_path, monkeypatch, error):
+    def stop(folder):
+        if folder.parent.name == os.environ.get("STOP"):
+            raise error
+        return {}
+
+    plan = Plan()
+    for name in ("early", "late"):
+        plan.stage(name, stop)
+    monkeypatch.setenv("STOP", "late")
+    with pytest.raises(Preempted, match="the same command continues"):
+        calls(plan, tmp_path)
+    with pytest.raises(Preempted, match="the same command without --from continues"):
+        calls(plan, tmp_path, redo_from="early")
+    # Before the stage of --from nothing was redone yet.
+    monkeypatch.setenv("STOP", "early")
+    with pytest.raises(Preempted, match="the same command continues"):
+        calls(plan, tmp_path / "new", redo_from="late")
+
+
 def test_downstream_of_a_stage_run_again_alone_is_stale(tmp_path):
     calls(plan_of(), tmp_path)
     assert calls(plan_of(), tmp_path, only=["a"], redo_from="a")[0] == ["make"]

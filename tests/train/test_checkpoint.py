@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     with ocp.StandardCheckpointer() as other:
         other.save(tmp_path / "00000010", {"params": jnp.ones(3)})
     store = Checkpoints(tmp_path)
-    with pytest.raises(CheckpointError, match="00000010.*not readable"):
+    with pytest.raises(CheckpointError, match="00000010: not a checkpoint"):
         store.meta(store.latest())
     with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
         verify(tmp_path / "00000010")
@@ -200,3 +200,17 @@ def test_files_are_plain_data_never_pickles(copy):
         assert path.suffix not in (".pkl", ".pickle", ".npy")
     meta = json.loads((copy / "00000003/meta/metadata").read_text())
     assert meta["note"] == "x" and meta["eval"] == {"eval/loss": 1.5}
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(copy):
+    (copy / "00000003").rename(copy / "00000007")
+    for read in (lambda: Checkpoints(copy).meta(7), lambda: restore(copy, 7)):
+        with pytest.raises(CheckpointError, match="expected step 7 .* found 3"):
+            read()
+
+
+def test_meta_that_was_changed_is_noticed_before_it_is_used(copy):
+    path = copy / "00000003/meta/metadata"
+    path.write_text(path.read_text().replace('"x"', '"y"'))
+    with pytest.raises(CheckpointError, match="metadata: its contents have changed"):
+        Checkpoints(copy).meta(3)

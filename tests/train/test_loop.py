@@ -13,11 +13,13 @@ from helpers import tiny_run
 from helpers.tiny_run import LOOP, RandomBatches, exact, run, same_bits
 
 from models.errors import CheckpointError
+from train.checkpoint import Checkpoints
 from train.errors import ConfigError, Diverged, Preempted
 from train.loop import LoopConfig
 from train.window import count_tokens
 
 STEPS = 20
+PLAIN = dataclasses.replace(LOOP, eval_every=None, keep_best=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,14 @@ def stop_at(step, how=signal.SIGTERM):
     return RandomBatches(before)
 
 
+class Recorded(RandomBatches):
+    """Batches that note which ones were asked for."""
+
+    def __init__(self):
+        self.asked = []
+        super().__init__(self.asked.append)
+
+
 def steps_of(folder):
     return sorted(int(p.name) for p in (folder / "checkpoints").glob("*"))
 
@@ -49,7 +59,9 @@ def test_a_signal_saves_and_the_rest_is_bit_equal(straight, tmp_path, stop, how)
         run(tmp_path, STEPS, batches=stop_at(stop, how))
     assert steps_of(tmp_path)[-1] == stop
     assert signal.getsignal(how) is handler
-    resumed = run(tmp_path, STEPS)
+    batches = Recorded()
+    resumed = run(tmp_path, STEPS, batches=batches)
+    assert min(batches.asked) == stop
     assert same_bits(resumed.state, expected.state)
     assert exact(resumed.rows) == exact(expected.rows)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -60,7 +72,9 @@ def test_two_stops_are_as_good_as_none(straight, tmp_path):
     for stop in (5, 14):
         with pytest.raises(Preempted):
             run(tmp_path, STEPS, batches=stop_at(stop))
-    resumed = run(tmp_path, STEPS)
+    batches = Recorded()
+    resumed = run(tmp_path, STEPS, batches=batches)
+    assert min(batches.asked) == 14
     assert same_bits(resumed.state, straight[0].state)
     assert exact(resumed.rows) == exact(straight[0].rows)
 
@@ -81,7 +95,9 @@ def test_from_an_older_checkpoint_the_later_rows_are_written_again(
             shutil.rmtree(path)
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-9])
-    resumed = run(tmp_path, STEPS)
+    batches = Recorded()
+    resumed = run(tmp_path, STEPS, batches=batches)
+    assert min(batches.asked) == kept
     assert exact(resumed.rows) == exact(expected.rows)
     assert same_bits(resumed.state, expected.state)
 
@@ -114,7 +130,7 @@ def test_rows_come_at_their_steps_with_their_names(straight):
 
 
 def test_a_row_is_the_weighted_mean_over_its_window(straight, tmp_path):
-    loop = dataclasses.replace(LOOP, log_every=1)
+    loop = dataclasses.replace(LOOP, log_every=1, keep_best=False)
     single = run(tmp_path, STEPS, loop=loop, evaluate=None)
     losses = [r["train/loss"] for r in single.rows]
     norms = [r["train/grad_norm"] for r in single.rows]
@@ -173,6 +189,13 @@ def test_a_nan_names_its_step_and_keeps_the_last_good_checkpoint(tmp_path, bad):
     assert steps_of(tmp_path) == [s for s in (8, 16) if s < bad][-2:]
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         assert np.isfinite(json.loads(line)["train/loss"])
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_without_a_folder_the_last_state_is_checked_too():
+    # The first update already overflows, but only the last one is followed by a check.
+    with pytest.raises(Diverged):
+        run(None, 3, loop=PLAIN, evaluate=None, lr=3e38 * 3)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -235,3 +258,37 @@ def test_two_runs_of_the_same_program_are_bit_equal():
     a, b = run(None, 3), run(None, 3)
     assert same_bits(a.state, b.state)
     assert jax.tree.structure(a.state) == jax.tree.structure(b.state)
+
+
+def test_a_signal_during_the_last_evaluation_stops_after_the_last_save(
+    straight, tmp_path
+):
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def evaluate(params):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"eval/loss": 1.0}
+
+    with pytest.raises(Preempted, match="SIGTERM after step 20 of 20"):
+        run(tmp_path, STEPS, loop=PLAIN, evaluate=evaluate)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert steps_of(tmp_path)[-1] == STEPS
+    batches = Recorded()
+    done = run(tmp_path, STEPS, loop=PLAIN, batches=batches)
+    assert batches.asked == [] and same_bits(done.state, straight[0].state)
+
+
+def test_the_best_of_what_is_not_evaluated_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="keep_best: needs held-out data"):
+        run(tmp_path, STEPS, evaluate=None)
+    loop = dataclasses.replace(LOOP, best="eval/los")
+    with pytest.raises(ConfigError, match="'eval/los' .* did you mean 'eval/loss'"):
+        run(tmp_path, STEPS, loop=loop)
+    assert steps_of(tmp_path) == []
+
+
+def test_a_checkpoint_that_no_run_saved_is_refused(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as store:
+        store.save(3, {"a": jax.numpy.ones(2)}, {"cursor": {}})
+    with pytest.raises(CheckpointError, match="00000003: has no 'identity'"):
+        run(tmp_path, STEPS)

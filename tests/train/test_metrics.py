@@ -100,3 +100,13 @@ def test_the_peak_is_known_by_the_name_of_the_chip(kind, peak):
 
 def test_what_is_of_the_clock_is_so_by_name():
     assert is_clock("time") and is_clock("perf/mfu") and not is_clock("train/loss")
+
+
+@pytest.mark.parametrize("damage", [b"not json\n", b"[1]\n", b"{}\n", b"\xff\n"])
+def test_a_damaged_row_is_named_and_the_file_is_left_alone(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    contents = b'{"step": 1}\n' + damage
+    path.write_bytes(contents + b"later")
+    with pytest.raises(CheckpointError, match="metrics.jsonl:2: damaged"):
+        MetricsLog(tmp_path, position=len(contents), tensorboard=False)
+    assert path.read_bytes() == contents + b"later"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import string
 import subprocess
 import sys
@@ -22,12 +23,14 @@ from models.params import flatten_names
 from models.pretrained import from_pretrained, save_pretrained
 from train import cli, sft
 from train.errors import ConfigError, Preempted
+from train.locks import locked
 from train.loop import LoopConfig
 from train.optim import OptimizerConfig
 from train.settings import build
-from train.sft import SFTConfig, prepare
+from train.sft import MeshConfig, SFTConfig, prepare
 
 ROOT = Path(__file__).parents[2]
+BEST = LoopConfig(eval_every=4, checkpoint_every=4, keep_best=True)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +216,14 @@ def test_epochs_become_steps(inputs):
             ConfigError,
             "config.batch_size: .* multiple of 4",
         ),
+        (dict(mesh=MeshConfig(tensor=64)), ConfigError, "do not divide by 64"),
+        (dict(steps=2**31), ConfigError, "config.steps: expected between"),
+        (dict(steps=None, epochs=1e308), ConfigError, "config.epochs: .* got inf"),
+        (
+            dict(eval_fraction=0.0, loop=BEST),
+            ConfigError,
+            "config.loop.keep_best: needs held-out data",
+        ),
         (dict(optimizer=OptimizerConfig(warmup=9)), ConfigError, "optimizer.warmup"),
         (
             dict(optimizer=OptimizerConfig(frozen=("x",))),
@@ -234,6 +245,45 @@ def test_a_folder_in_the_way_of_the_export_is_noticed_first(inputs, tmp_path):
     with pytest.raises(CheckpointError, match="thesis.txt"):
         sft.sft(config(inputs), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("config.json", '{"model_type": "llama"}'),
+        ("config.json", "[]"),
+        ("config.json", "not json"),
+        ("metrics.jsonl", '{"step": 1}'),
+    ],
+)
+def test_files_of_others_are_never_replaced(inputs, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=f"--workdir: .*{name} is not of a run"):
+        sft.sft(config(inputs), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == text
+
+
+def test_a_folder_in_use_is_refused_and_one_killed_before_saving_is_not(
+    inputs, tmp_path
+):
+    cfg = config(inputs, steps=1)
+    with locked(tmp_path / ".lock", ConfigError):
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            sft.sft(cfg, tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    sft.sft(cfg, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert sft.sft(cfg, tmp_path).steps == 1
+
+
+@pytest.mark.parametrize("variant", ["default", "mini", "paper"])
+def test_the_trace_and_the_best_metric_are_set_on_the_command_line(variant):
+    given = ["--config.checkpoint=a", "--config.data=b", "--config.loop.profile=(1,2)"]
+    given += ["--config.loop.best=eval/perplexity"]
+    parsed, _ = cli.parse(["sft", f"--config={ROOT}/configs/sft.py:{variant}", *given])
+    loop = build(SFTConfig, parsed).loop
+    assert loop.profile == (1, 2) and loop.best == "eval/perplexity"
 
 
 def test_bad_rows_are_skipped_listed_and_counted(inputs, tmp_path, capsys):

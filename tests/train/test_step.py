@@ -1,5 +1,6 @@
 """An update is a function of the batch, not of how it is cut, placed or accumulated."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ from helpers import tiny_run
 from helpers.tiny_run import CFG
 
 from data.batch import TokenBatch
+from models import decoder
 from train.losses import Loss, token_nll
 from train.optim import OptimizerConfig, make_optimizer
 from train.state import abstract_state, all_finite, init_state
@@ -139,10 +141,6 @@ def test_without_a_copy_the_state_holds_the_parameters_themselves():
 
 
 def test_bfloat16_parameters_are_updated_from_float32_sums():
-    import dataclasses
-
-    from models import decoder
-
     cfg = dataclasses.replace(CFG, dtype="bfloat16")
     params = decoder.init_params(cfg, jax.random.key(0))
     optimizer = make_optimizer(dataclasses.replace(LINEAR, lr=1.0), 10, params)
@@ -163,3 +161,18 @@ def test_all_finite_sees_one_bad_number_and_ignores_integers():
 
 def test_a_loss_is_a_pair_with_extras():
     assert Loss(1, 2) == (1, 2, {})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bf16_compute", "bfloat16"])
+@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+def test_a_step_keeps_every_dtype_and_compiles_once(dtype, kind):
+    cfg = dataclasses.replace(CFG, dtype=dtype)
+    params = decoder.init_params(cfg, jax.random.key(0))
+    optimizer = make_optimizer(OptimizerConfig(kind=kind), 10, params)
+    state = init_state(params, optimizer)
+    step = make_train_step(partial(token_nll, cfg), optimizer, state=state)
+    before, batch = abstract_state(state), jax.device_put(tiny_run.batch(0))
+    for _ in range(2):
+        state, _ = step(state, batch)
+        assert jax.tree.leaves(abstract_state(state)) == jax.tree.leaves(before)
+    assert step._cache_size() == 1

@@ -1,10 +1,8 @@
-"""One process per run folder, and signals that end a stage in an orderly way."""
+"""One process per run folder."""
 
 import contextlib
 import fcntl
 import os
-import signal
-import threading
 from pathlib import Path
 
 
@@ -26,24 +24,3 @@ def locked(path: Path, error: type[Exception]):
         f.write(f"{os.getpid()}\n")
         f.flush()
         yield
-
-
-@contextlib.contextmanager
-def interruptible():
-    """Lets SIGTERM raise KeyboardInterrupt, as SIGINT does, in the main thread.
-
-    Code below may install handlers of its own meanwhile (the training loop saves a
-    checkpoint first); the previous handler returns at the end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
