@@ -114,6 +114,10 @@ def label(how) -> str:
     return how if how == "greedy" else f"majority@{how}"
 
 
+def short(how) -> str:
+    return how if how == "greedy" else f"maj@{how}"
+
+
 def table_6_1(scores, sampled, rng, miniature) -> Table:
     """Ours by group of problems, then the thesis's; a dash is not measured there."""
     places = {"greedy": 0, 16: 1, 256: 2}
@@ -134,16 +138,16 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
             cells = [
                 numbers[places[how]] / 100 if how in places else None for how in shown
             ]
-            rows.append([NAMES[name], f"thesis, {data}", "all", *cells])
+            rows.append([NAMES[name], data, "all", *cells])
     columns = [Column("generator"), Column("source"), Column("problems")]
-    columns += [Column(label(how), format=".1%") for how in shown]
-    task = "MATH500 with Llemma-7B"
+    columns += [Column(short(how), format=".1%") for how in shown]
     return Table(
         columns,
         rows,
         "Accuracy on held-out problems (the generators' half of Table 6.1)",
-        f"Full SFT saw solutions of levels 1 to 5, easy-to-hard SFT of levels 1 to 3. "
-        f"The thesis's rows are of {task}"
+        "Full SFT saw solutions of levels 1 to 5, easy-to-hard SFT of levels 1 to 3; "
+        "maj@n is a majority of n answers. PRM800K and MetaMath are the thesis's rows: "
+        "Llemma-7B on MATH500"
         + (": compare the order and the gaps, not the levels." if miniature else "."),
     )
 
@@ -161,9 +165,7 @@ def by_level(scores, sampled, rng) -> list:
             if how == "greedy":
                 bars[NAMES[name]].append((c.value, c.low, c.high))
     columns = [Column("level"), Column("problems", format="d")]
-    columns += [
-        Column(f"{NAMES[name]}, {label(how)}", format=".1%") for name, how in ways
-    ]
+    columns += [Column(f"{name}, {short(how)}", format=".1%") for name, how in ways]
     figure = plots.grouped_bars(
         [f"level {level}" for level in levels], bars, ylabel="greedy accuracy"
     )

@@ -15,7 +15,8 @@ from helpers.tiny_run import LOOP, RandomBatches, exact, run, same_bits
 from models.errors import CheckpointError
 from train.checkpoint import Checkpoints
 from train.errors import ConfigError, Diverged, Preempted
-from train.loop import LoopConfig
+from train.loop import LoopConfig, fit
+from train.state import init_state
 from train.window import count_tokens
 
 STEPS = 20
@@ -191,11 +192,18 @@ def test_a_nan_names_its_step_and_keeps_the_last_good_checkpoint(tmp_path, bad):
         assert np.isfinite(json.loads(line)["train/loss"])
 
 
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_without_a_folder_the_last_state_is_checked_too():
-    # The first update already overflows, but only the last one is followed by a check.
-    with pytest.raises(Diverged):
-        run(None, 3, loop=PLAIN, evaluate=None, lr=3e38 * 3)
+    optimizer, step, _ = tiny_run.program(STEPS, 1e-2, tiny_run.LOSS)
+
+    def overflow(state, batch):
+        state, metrics = step(state, batch)
+        return state._replace(
+            params=jax.tree.map(lambda x: x / (x - x), state.params)
+        ), metrics
+
+    state = init_state(tiny_run.params(), optimizer)
+    with pytest.raises(Diverged, match="step 1: a parameter is not finite"):
+        fit(state, overflow, RandomBatches(), 1, PLAIN)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")

@@ -136,8 +136,8 @@ def test_without_a_copy_the_state_holds_the_parameters_themselves():
     state = init_state(
         params, make_optimizer(OptimizerConfig(), 10, params), copy=False
     )
-    same = jax.tree.map(lambda a, b: a is b, params, state.params)
-    assert all(jax.tree.leaves(same))
+    for a, b in zip(*map(jax.tree.leaves, (params, state.params)), strict=True):
+        assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
 
 
 def test_bfloat16_parameters_are_updated_from_float32_sums():
