@@ -35,7 +35,7 @@ def mini(c):
             scale_rare=0.7,
             scale_common=0.15,
         ),
-        sizes=dict(train=(400, 800, 800, 500, 500), development=500, test=500),
+        sizes=dict(train=(400, 800, 800, 350, 350), development=500, test=500),
         facts=20000,
         wrong_share=0.35,
     )

@@ -14,12 +14,11 @@ def bootstrap(values, rng: np.random.Generator, level: float = 0.95) -> Interval
     seed answered the same ones). For a difference, pass paired differences.
     """
     values = np.asarray(values, float)
-    seeds, problems = values.shape
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        s = rng.integers(0, seeds, seeds)
-        p = rng.integers(0, problems, problems)
-        means[i] = values[s].mean(axis=0)[p].mean()
+    # How often each seed and each problem is drawn, as shares of a resample.
+    seeds, problems = (
+        rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape
+    )
+    means = np.sum((seeds @ values) * problems, axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
