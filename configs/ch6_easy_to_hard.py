@@ -46,17 +46,13 @@ def mini(c):
         epochs=3.0,
         batch_size=32,
         length=64,
-        optimizer=dict(
-            lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98
-        ),
+        optimizer=dict(lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98),
     )
     c.sft = dict(
         epochs=5.0,
         batch_size=16,
         length=128,
-        optimizer=dict(
-            lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98
-        ),
+        optimizer=dict(lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98),
     )
     c.sampled = dict(
         votes=16,
