@@ -35,7 +35,7 @@ def mini(c):
             scale_rare=0.7,
             scale_common=0.15,
         ),
-        sizes=dict(train=(400, 800, 800, 350, 350), development=500, test=500),
+        sizes=dict(train=(400, 800, 800, 250, 250), development=500, test=500),
         facts=20000,
         wrong_share=0.35,
     )
@@ -43,13 +43,13 @@ def mini(c):
         d_model=96, n_layers=3, n_heads=3, n_kv_heads=3, d_ff=256, init_std=0.1
     )
     c.pretrain = dict(
-        epochs=3.0,
+        epochs=5.0,
         batch_size=32,
         length=64,
         optimizer=dict(lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98),
     )
     c.sft = dict(
-        epochs=5.0,
+        epochs=6.0,
         batch_size=16,
         length=128,
         optimizer=dict(lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98),

@@ -32,7 +32,7 @@ TARGETS = {"equal": 1.2, "geometric": 3.0, "prefix": 4.0}
 VARIANTS = {
     "equal": {"salign": ("slots 64",), "transformers": ("batch 64",)},
     "geometric": {
-        "salign": ("slots 64", "slots 256"),
+        "salign": ("slots 64", "slots 128", "slots 256"),
         "transformers": ("batch 64", "batch 256"),
     },
     "prefix": {

@@ -1,4 +1,4 @@
-"""The chapter as stages: base, two generators per seed, their answers, the report."""
+"""The chapter as stages: a base, two generators per seed, their answers, the report."""
 
 from research.easy_to_hard import generators, tables, tasks
 from research.easy_to_hard.settings import Settings
@@ -8,28 +8,29 @@ GENERATORS = {"full": None, "easy": tasks.EASY}  # levels that each is fine-tune
 
 
 def experiment(plan: Plan, cfg: Settings) -> None:
-    """Declares the stages; every one is named `<what>-<generator>-<seed>`."""
+    """Declares the stages; those of a seed are named `<what>-<generator>-<seed>`.
+
+    As in the thesis the base is given: seeds differ in fine-tuning and sampling.
+    """
     if cfg.miniature is not None:
         template, seed = "plain", cfg.seeds[0]
         data = plan.stage("data", tasks.make_world, task=cfg.miniature, seed=seed)
+        base = plan.stage(
+            "base",
+            generators.pretrain,
+            data=data,
+            model=cfg.model,
+            training=cfg.pretrain,
+            dtype=cfg.dtype,
+            seed=seed,
+        )
     else:
         template = cfg.published.template
         data = plan.stage("data", tasks.read_published, task=cfg.published)
+        base = cfg.published.checkpoint
 
     answers = {}
     for seed in cfg.seeds:
-        if cfg.miniature is not None:
-            base = plan.stage(
-                f"base-{seed}",
-                generators.pretrain,
-                data=data,
-                model=cfg.model,
-                training=cfg.pretrain,
-                dtype=cfg.dtype,
-                seed=seed,
-            )
-        else:
-            base = cfg.published.checkpoint
         for name, levels in GENERATORS.items():
             generator = plan.stage(
                 f"sft-{name}-{seed}",
