@@ -5,11 +5,19 @@ mini: a small decoder from scratch on chains of modular equations.
     python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
         --workdir=runs/ch6_mini
 
+    Two CPU cores; 8 to 9 minutes on a machine with other work, an idle one was not
+    timed. Expect about 93% of easy and 14% of hard problems right, greedily, by the
+    generator that saw easy solutions only, 99% and 78% by the other; voting adds
+    nothing that can be told from noise.
+
 paper: Llemma-7B on PRM800K solutions (the paper's Table A4), MATH500 held out.
 
     python -m research.run --config=configs/ch6_easy_to_hard.py:paper \
         --config.published.checkpoint=DIR --config.published.train=FILE \
         --config.published.test=FILE --workdir=runs/ch6_paper
+
+    Hardware and time are not measured. The thesis reports 19.8% to 20.6% greedily and
+    31.6% to 32.0% by a majority of 16 (Table 6.1). Answers are compared as strings.
 """
 
 from ml_collections import config_dict
