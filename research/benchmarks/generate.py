@@ -12,7 +12,7 @@ float32. Three workloads, useful response tokens per second, median of the round
 
 Each side runs in a process of its own with its best settings: where there is a choice,
 all variants are tried and the best one is measured. Needs torch and transformers. About
-5 minutes on two cores, most of it in the other library's `prefix`.
+4 minutes on two cores, most of it in the other library's `prefix`.
 """
 
 import argparse

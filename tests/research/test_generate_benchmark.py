@@ -35,7 +35,7 @@ class Fake:
 def test_the_better_variants_are_compared():
     """The ratio is between the best variants, and the table shows it."""
     sides = {
-        "salign": Fake({"slots 64": 1.0, "slots 256": 4.0}),
+        "salign": Fake({"slots 64": 1.0, "slots 128": 2.0, "slots 256": 4.0}),
         "transformers": Fake({"batch 64": 9.0, "batch 256": 3.0}),
     }
     result = generate.measure("geometric", sides, rounds=2)
