@@ -5,10 +5,10 @@ mini: a small decoder from scratch on chains of modular equations.
     python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
         --workdir=runs/ch6_mini
 
-    Two CPU cores; 8 to 9 minutes on a machine with other work, an idle one was not
-    timed. Expect about 93% of easy and 14% of hard problems right, greedily, by the
-    generator that saw easy solutions only, 99% and 78% by the other; voting adds
-    nothing that can be told from noise.
+    308 s on two idle CPU cores (9 minutes where other work took one of them). Expect
+    about 93% of easy and 14% of hard problems right, greedily, by the generator that
+    saw easy solutions only, 99% and 78% by the other; voting adds nothing that can be
+    told from noise.
 
 paper: Llemma-7B on PRM800K solutions (the paper's Table A4), MATH500 held out.
 

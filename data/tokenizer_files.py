@@ -135,6 +135,7 @@ class TokenizerFiles:
         for name in NAMES:
             if name in stated:
                 names[name] = _spelling(stated[name])
+        own = set(names)  # a model's eos id may be an ordinary word: not hidden in text
         stops = []
         for file in MODEL_FILES:
             settings = self.json(file)
@@ -152,7 +153,7 @@ class TokenizerFiles:
         stops = [eos, *stops] if eos is not None else stops
         pad = roles.get("pad_token", eos if eos is not None else 0)
         return SpecialTokens(
-            ids=dict(special) | {names[name]: roles[name] for name in names},
+            ids=dict(special) | {names[n]: roles[n] for n in names if n in own},
             names=names,
             bos_id=bos,
             eos_id=eos,

@@ -163,7 +163,7 @@ def stream(
     samples: int = 1,
     prefix: Sequence[int] = (),
     slots: int = 64,
-    prefill_rows: int = 32,
+    prefill_rows: int = 64,
     shrink: bool = False,
     max_length: int | None = None,
     row_ids: Sequence[int] | None = None,

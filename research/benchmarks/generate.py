@@ -26,6 +26,7 @@ from research.benchmarks import common
 
 SIDES = ("salign", "transformers")
 NEW, PROMPT, PREFIX, SAMPLES = 64, 16, 512, 16
+QUICK = 10.0  # seconds of trying a variant, after which it is not tried again
 TARGETS = {"equal": 1.2, "geometric": 3.0, "prefix": 4.0}
 # What may be chosen: slots for this code; for transformers the batch size, or how the
 # samples of a prompt share its prefill.
@@ -173,8 +174,9 @@ def worker(side: str, folder: Path) -> None:
 def measure(workload: str, sides: dict, rounds: int) -> dict:
     """Tokens per second of both sides, and their ratio.
 
-    Every variant is tried once (twice here, where the first run compiles); then the
-    better variant of each side is measured, both sides in turn.
+    Every variant is tried, up to three times where that is quick (once more here, where
+    the first run compiles); then the variant of each side with the quickest try is
+    measured, both sides in turn.
     """
     _, _, lengths, samples = make_workload(workload)
     useful = sum(lengths) * samples
@@ -194,7 +196,10 @@ def measure(workload: str, sides: dict, rounds: int) -> dict:
         for variant in VARIANTS[workload][side]:
             if side == "salign":
                 ask(side, variant, 0)
-            tried[side][variant] = ask(side, variant, 0)
+            began, tries = time.perf_counter(), []
+            while len(tries) < 3 and time.perf_counter() - began < QUICK:
+                tries.append(ask(side, variant, 0))
+            tried[side][variant] = max(tries)
     best = {side: max(tried[side], key=tried[side].get) for side in SIDES}
     rates = {side: [] for side in SIDES}
     for seed in range(1, rounds + 1):
