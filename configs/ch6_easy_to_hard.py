@@ -22,17 +22,31 @@ paper: Llemma-7B on PRM800K solutions (the paper's Table A4), MATH500 held out.
 
 from ml_collections import config_dict
 
-VARIANTS = ("mini", "paper")
+VARIANTS = ("demo", "mini", "report", "paper")
 
 
 def get_config(variant="mini"):
     c = config_dict.ConfigDict()
     c.experiment = "research.easy_to_hard.experiment:experiment"
-    return {"mini": mini, "paper": paper}[variant](c)
+    variants = {"demo": demo, "mini": mini, "report": report, "paper": paper}
+    return variants[variant](c)
 
 
-def mini(c):
-    c.seeds = (0, 1, 2)
+def adamw(lr, weight_decay=0.1, **changed):
+    """AdamW with a short warm-up and a linear end."""
+    return dict(
+        lr=lr,
+        warmup=0.1,
+        end_factor=0.05,
+        weight_decay=weight_decay,
+        b2=0.98,
+        **changed,
+    )
+
+
+def demo(c):
+    """The generators and the mixed evaluator."""
+    c.seeds = (0,)
     c.dtype = "float32"
     c.miniature = dict(
         world=dict(
@@ -41,27 +55,18 @@ def mini(c):
             rare_share=(0.0, 0.01, 0.02, 0.35, 0.55),
             rare_fraction=1 / 3,
             scale_rare=0.7,
-            scale_common=0.15,
+            scale_common=0.3,
         ),
-        sizes=dict(train=(400, 800, 800, 250, 250), development=500, test=500),
+        sizes=dict(train=(400, 800, 800, 800, 800), development=500, test=500),
         facts=20000,
         wrong_share=0.35,
+        scale_share=0.4,
     )
     c.model = dict(
         d_model=96, n_layers=3, n_heads=3, n_kv_heads=3, d_ff=256, init_std=0.1
     )
-    c.pretrain = dict(
-        epochs=5.0,
-        batch_size=32,
-        length=64,
-        optimizer=dict(lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98),
-    )
-    c.sft = dict(
-        epochs=6.0,
-        batch_size=16,
-        length=128,
-        optimizer=dict(lr=3e-3, warmup=0.1, end_factor=0.05, weight_decay=0.1, b2=0.98),
-    )
+    c.pretrain = dict(epochs=5.0, batch_size=32, length=64, optimizer=adamw(3e-3))
+    c.sft = dict(epochs=6.0, batch_size=16, length=128, optimizer=adamw(3e-3))
     c.sampled = dict(
         votes=16,
         counts=(1, 2, 4, 8, 16),
@@ -71,6 +76,68 @@ def mini(c):
         slots=256,
         repeats=20,
     )
+    c.evaluators = dict(
+        kinds=("oprm",),
+        drawn=dict(samples=6, temperature=1.2, top_k=0, max_new_tokens=112, slots=256),
+        training=dict(
+            epochs=4.0,
+            batch_size=32,
+            length=160,
+            where="end",
+            held_out=0.1,
+            eval_every=100,
+            optimizer=adamw(1e-3, 0.01),
+        ),
+    )
+    return c
+
+
+def mini(c):
+    """The whole chapter, one seed."""
+    demo(c)
+    c.sampled.votes = 32
+    c.sampled.counts = (1, 2, 4, 8, 16, 32)
+    c.evaluators.kinds = ("orm", "prm", "oprm")
+    c.large = dict(
+        d_model=144, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=384, init_std=0.1
+    )
+    c.icl = dict(count=4, length=512)
+    drawn = dict(top_k=0, max_new_tokens=112, slots=256)
+    c.policies = dict(
+        rest=dict(drawn=dict(samples=8, temperature=1.0, **drawn), most=4, rounds=2),
+        dpo=dict(
+            drawn=dict(samples=8, temperature=1.0, **drawn),
+            gap=1.0,
+            most=3,
+            rounds=2,
+            epochs=1.0,
+            batch_size=32,
+            length=160,
+            beta=0.1,
+            optimizer=adamw(1e-4, 0.0),
+        ),
+        ppo=dict(
+            drawn=dict(samples=1, temperature=1.0, **drawn),
+            ppo=dict(
+                iterations=80,
+                prompts=256,
+                minibatch=64,
+                epochs=1,
+                gamma=1.0,
+                lam=1.0,
+                kl=dict(coef=0.01),
+            ),
+            optimizer=dict(lr=3e-4, warmup=0.05, end_factor=0.1, b2=0.95, eps=1e-5),
+            eval_every=10,
+        ),
+    )
+    return c
+
+
+def report(c):
+    """The whole chapter, three seeds."""
+    mini(c)
+    c.seeds = (0, 1, 2)
     return c
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.batch import TokenBatch, TokenizedExample, collate
+from data.batch import Batch, Example, PairExample, collate, count, size
 from data.errors import DataError
 from data.packing import pack
 
@@ -24,12 +24,14 @@ STREAM = (
     2**40
 )  # rows of a training stream; Grain's arithmetic overflows on endless ones
 
-Row = tuple[TokenizedExample, ...]
+Row = tuple[Example, ...]
 
 
 @dataclass(frozen=True)
 class Batches:
-    """`batches[step]` is a TokenBatch of numpy arrays [B, T], or a process's share.
+    """`batches[step]` is a batch of numpy arrays [B, T], or a process's share.
+
+    It is a TokenBatch, a LabelBatch or a PairBatch, as the examples are.
 
     `plan[step]` is (T, row numbers [B]); `len` is that of the plan, in training a
     number beyond reach. `steps_per_epoch` rounds up. `fingerprint` is a SHA-256 of the
@@ -46,7 +48,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, step: int) -> TokenBatch:
+    def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} is not in 0 .. {len(self) - 1}")
         length, numbers = self.plan[step]
@@ -54,15 +56,15 @@ class Batches:
         each = self.batch_size // count
         share = numbers[index * each : (index + 1) * each]
         rows = [() if i == EMPTY else self.rows[i] for i in share]
-        return collate(rows, length, self.pad_id)
+        return collate(rows, length, self.pad_id, type(self.rows[0][0]))
 
-    def __iter__(self) -> Iterator[TokenBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         return (self[step] for step in range(len(self)))
 
     @property
     def tokens_per_epoch(self) -> int:
         """Tokens of one pass over the data, padding not counted."""
-        return sum(len(example.tokens) for row in self.rows for example in row)
+        return sum(count(example) for row in self.rows for example in row)
 
     def for_process(self, index: int, count: int) -> "Batches":
         """The share of one of `count` hosts; joined in order they are the batch."""
@@ -73,7 +75,7 @@ class Batches:
             )
         return replace(self, process=(index, count))
 
-    def iterate(self, start: int = 0, prefetch: int = 2) -> Iterator[TokenBatch]:
+    def iterate(self, start: int = 0, prefetch: int = 2) -> Iterator[Batch]:
         """Batches from step `start` on, the next `prefetch` made ahead by a thread.
 
         `close()` ends the thread; so does dropping the iterator."""
@@ -85,7 +87,7 @@ class Batches:
 
 
 def batches(
-    examples: Sequence[TokenizedExample] | Sequence[Sequence[TokenizedExample]],
+    examples: Sequence[Example] | Sequence[Sequence[Example]],
     *,
     batch_size: int,
     length: int,
@@ -125,7 +127,7 @@ def batches(
 
 
 def eval_batches(
-    examples: Sequence[TokenizedExample],
+    examples: Sequence[Example],
     *,
     batch_size: int,
     length: int,
@@ -154,7 +156,7 @@ def _endless_plan(sources, shares, lengths, batch_size, seed):
     for b, length in enumerate(lengths):
         parts, part_shares = [], []
         for s, rows in enumerate(sources):
-            sizes = np.array([sum(len(e.tokens) for e in row) for row in rows])
+            sizes = np.array([sum(map(size, row)) for row in rows])
             inside = np.nonzero(np.searchsorted(lengths, sizes) == b)[0] + starts[s]
             if len(inside):
                 part = MapDataset.source(inside)
@@ -177,7 +179,9 @@ def _seed(seed: int, source: int, bucket: int) -> int:
 def _rows(examples, length, packing) -> tuple[Row, ...]:
     if not packing:
         return tuple((example,) for example in examples)
-    bins = pack([len(example.tokens) for example in examples], length)
+    if isinstance(examples[0], PairExample):
+        raise DataError("packing: pairs have a row each; choose buckets instead")
+    bins = pack([size(example) for example in examples], length)
     return tuple(tuple(examples[i] for i in sorted(members)) for members in bins)
 
 
@@ -191,8 +195,10 @@ def _check_sources(sources, shares, length):
     for s, source in enumerate(sources):
         if not len(source):
             raise DataError(f"source {s} has no examples")
-        longest = max(len(example.tokens) for example in source)
-        if longest > length or min(len(example.tokens) for example in source) < 1:
+        if len({type(example) for example in (sources[0][0], *source)}) > 1:
+            raise DataError(f"source {s}: expected examples of one kind")
+        longest = max(map(size, source))
+        if longest > length or min(map(size, source)) < 1:
             raise DataError(
                 f"source {s}: expected examples of 1 to {length} tokens, "
                 f"the longest has {longest}"
@@ -219,8 +225,20 @@ def _fingerprint(rows: Sequence[Row], settings: dict) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for row in rows:
         digest.update(f"row {len(row)}".encode())
-        for tokens, weights in row:
-            digest.update(f"example {len(tokens)}".encode())
-            digest.update(np.ascontiguousarray(tokens, np.int32).tobytes())
-            digest.update(np.ascontiguousarray(weights, np.float32).tobytes())
+        for example in row:
+            _digest_example(digest, example)
     return digest.hexdigest()
+
+
+def _digest_example(digest, example: Example) -> None:
+    if isinstance(example, PairExample):
+        chosen, rejected, *numbers = example
+        digest.update(f"pair {numbers}".encode())
+        _digest_example(digest, chosen)
+        _digest_example(digest, rejected)
+        return
+    tokens, *values = example
+    digest.update(f"example {len(tokens)}".encode())
+    digest.update(np.ascontiguousarray(tokens, np.int32).tobytes())
+    for value in values:
+        digest.update(np.ascontiguousarray(value, np.float32).tobytes())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.batch import TokenizedExample
+from data.batch import LabelledExample, TokenizedExample
 from data.errors import DataError
 
 ON_LONG = ("error", "truncate", "drop")
@@ -15,7 +15,7 @@ ON_LONG = ("error", "truncate", "drop")
 class Fitted(NamedTuple):
     """Examples that fit, and how many were cut or left out to get there."""
 
-    examples: list[TokenizedExample]
+    examples: list[TokenizedExample] | list[LabelledExample]
     truncated: int
     dropped: int
 
@@ -44,7 +44,9 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def fit(
-    examples: Sequence[TokenizedExample], length: int, on_long: str = "error"
+    examples: Sequence[TokenizedExample] | Sequence[LabelledExample],
+    length: int,
+    on_long: str = "error",
 ) -> Fitted:
     """Make every example at most `length` tokens long.
 
@@ -62,10 +64,9 @@ def fit(
                     f"length of {length}; raise it, or set on_long to 'truncate' "
                     "or 'drop'"
                 )
-            example = TokenizedExample(
-                example.tokens[:length], example.weights[:length]
-            )
-            if on_long == "drop" or not np.any(example.weights[1:]):
+            example = type(example)(*(field[:length] for field in example))
+            first = 1 if isinstance(example, TokenizedExample) else 0
+            if on_long == "drop" or not np.any(example.weights[first:]):
                 dropped += 1
                 continue
             truncated += 1

@@ -194,6 +194,28 @@ def to_hf(
     return config
 
 
+SCORED = "ForSequenceClassification"
+
+
+def for_head(config: Mapping[str, Any], scored: bool) -> dict[str, Any]:
+    """The config.json of the same decoder with one score a token, or with logits.
+
+    scored: as transformers' ...ForSequenceClassification with one label.
+    """
+    config = dict(config)
+    names = config.get("architectures") or ()
+    if scored:
+        family = family_of(config)
+        config["architectures"] = [family.architecture.replace("ForCausalLM", SCORED)]
+        config["id2label"], config["label2id"] = {"0": "LABEL_0"}, {"LABEL_0": 0}
+        config.pop("num_labels", None)
+    elif any(str(name).endswith(SCORED) for name in names):
+        config["architectures"] = [family_of(config).architecture]
+        for key in ("id2label", "label2id", "num_labels"):
+            config.pop(key, None)
+    return config
+
+
 def default_model_type(cfg: DecoderConfig) -> str:
     """The first model_type that can express a decoder that has no config.json yet."""
     fitting = _fitting(cfg)

@@ -7,7 +7,7 @@ one letter first: InternLM2 stores queries, key and value of a kv head side by s
 ``{i}`` is the layer; our parameters stack layers on axis 0.
 
 Letters: V vocab, D model, N heads, K kv heads, H head dim, F ffn, L layers,
-J = N/K + 2 projections of a kv head (queries, key, value).
+J = N/K + 2 projections of a kv head (queries, key, value), S scores of a token (1).
 """
 
 import itertools
@@ -91,6 +91,10 @@ MAPS = {
 }
 
 
+# Where transformers keep the head of every ...ForSequenceClassification.
+SCORE = Row("head/kernel", "score.weight", "s d -> d s")
+
+
 class Place(NamedTuple):
     """A row with its sizes filled in: where a parameter, or a layer of it, comes from.
 
@@ -151,8 +155,12 @@ def places(rows: tuple[Row, ...], names, sizes: Mapping[str, int]) -> list[Place
     return found
 
 
-def decoder_places(cfg: DecoderConfig, model_type: str) -> list[Place]:
-    """The places of all parameters of a decoder in a checkpoint of `model_type`."""
+def decoder_places(cfg: DecoderConfig, model_type: str, shapes=None) -> list[Place]:
+    """The places of all parameters of a decoder in a checkpoint of `model_type`.
+
+    shapes: the parameters meant, where they are not those of `param_shapes`: a scalar
+    head "head" may take the place of "lm_head".
+    """
     sizes = {
         "v": cfg.vocab_size,
         "d": cfg.d_model,
@@ -161,8 +169,10 @@ def decoder_places(cfg: DecoderConfig, model_type: str) -> list[Place]:
         "h": cfg.head_dim,
         "f": cfg.d_ff,
         "j": cfg.n_heads // cfg.n_kv_heads + 2,
+        "s": 1,
     }
-    return places(MAPS[model_type], flatten_names(param_shapes(cfg)), sizes)
+    shapes = param_shapes(cfg) if shapes is None else shapes
+    return places((*MAPS[model_type], SCORE), flatten_names(shapes), sizes)
 
 
 Source = tuple[list[Place], int | None]

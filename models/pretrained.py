@@ -43,7 +43,7 @@ REMOTE_CODE_FIELDS = ("auto_map", "bias")
 class Pretrained(NamedTuple):
     """A checkpoint in memory.
 
-    params: the tree of `models.decoder.init_params`
+    params: the tree of `checkpoint_shapes`
     hf_config, generation_config: config.json and generation_config.json as they were,
       for export; the latter is None when the folder has none
     """
@@ -54,11 +54,27 @@ class Pretrained(NamedTuple):
     generation_config: dict[str, Any] | None = None
 
 
+def checkpoint_shapes(cfg: DecoderConfig, scored: bool = False):
+    """The parameter tree of a folder as shapes, nothing allocated.
+
+    That of `models.decoder.init_params`; `scored`: with a scalar head {"head":
+    {"kernel": [D, 1]}} in the place of "lm_head".
+    """
+    shapes = param_shapes(cfg)
+    if scored:
+        shapes.pop("lm_head", None)
+        kernel = jax.ShapeDtypeStruct((cfg.d_model, 1), cfg.param_dtype)
+        shapes["head"] = {"kernel": kernel}
+    return shapes
+
+
 def from_pretrained(
     directory: str | Path,
     dtype: DType | None = None,
     mesh: jax.sharding.Mesh | None = None,
     rules: tuple[Rule, ...] = RULES,
+    *,
+    scored: bool = False,
 ) -> Pretrained:
     """Reads a folder in the Hugging Face format (config.json and safetensors).
 
@@ -66,6 +82,7 @@ def from_pretrained(
       dtype: the policy of `DecoderConfig.dtype`; None means 'float32'.
       mesh: where the parameters go, split by `rules`, each device reading only its
         slice; None puts them whole on the default device.
+      scored: the folder is a ...ForSequenceClassification with one label.
 
     Raises:
       CheckpointError: the folder, its config or its weights cannot be used; all
@@ -77,11 +94,11 @@ def from_pretrained(
         raise CheckpointError(f"{directory}: {what}; expected a checkpoint folder")
     hf_config, cfg = _read_config(directory, dtype)
     folder = files.open_folder(directory)
-    found = hf_weights.decoder_places(cfg, hf_config["model_type"])
+    shapes = checkpoint_shapes(cfg, scored)
+    found = hf_weights.decoder_places(cfg, hf_config["model_type"], shapes)
     _check_tensors(directory, folder, cfg, hf_config["model_type"], found)
 
     by_name = {place.name: place for place in found}
-    shapes = param_shapes(cfg)
     shardings = param_shardings(shapes, mesh, rules) if mesh is not None else None
     places_of = flatten_names(shardings) if shardings is not None else {}
     flat = {
@@ -111,6 +128,8 @@ def save_pretrained(
     max_shard_bytes: float = 5e9,
     tokenizer_files: Mapping[str, bytes | str] | None = None,
     generation_config: Mapping[str, Any] | None = None,
+    *,
+    scored: bool = False,
 ) -> None:
     """Writes a folder that `transformers` and `from_pretrained` read.
 
@@ -124,6 +143,8 @@ def save_pretrained(
       dtype: 'float32', 'bfloat16' or 'float16'; None keeps each parameter's own.
       max_shard_bytes: of one file; also about what is held on the host at a time.
       tokenizer_files: {file name: content} to be written along.
+      scored: the parameters end in a scalar head (`checkpoint_shapes`); the folder is a
+        ...ForSequenceClassification with one label.
 
     Raises:
       CheckpointError: the folder holds something else, the parameters do not fit the
@@ -142,14 +163,14 @@ def save_pretrained(
         hf_config = {k: v for k, v in hf_config.items() if k not in REMOTE_CODE_FIELDS}
         hf_config |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     model_type = hf_config.get("model_type") or hf.default_model_type(cfg)
-    config = hf.to_hf(cfg, model_type, hf_config)
-    flat = flatten_names(params)
-    _check_params(cfg, flat)
+    config = hf.for_head(hf.to_hf(cfg, model_type, hf_config), scored)
+    flat, shapes = flatten_names(params), checkpoint_shapes(cfg, scored)
+    _check_params(shapes, flat)
     stored = EXPORT_DTYPES[dtype] if dtype else np.dtype(flat["embed/embedding"].dtype)
     spelling = "torch_dtype" if "torch_dtype" in config else "dtype"
     config[spelling] = stored.name
 
-    found = hf_weights.decoder_places(cfg, model_type)
+    found = hf_weights.decoder_places(cfg, model_type, shapes)
     sources = hf_weights.tensors(found, cfg.n_layers)
     nbytes = {}
     for name, (group, _) in sources.items():
@@ -276,8 +297,8 @@ def _equal(folder: files.TensorFolder, a: str, b: str, rows: int = 4096) -> bool
     )
 
 
-def _check_params(cfg: DecoderConfig, flat: Mapping[str, Any]) -> None:
-    expected = {n: s.shape for n, s in flatten_names(param_shapes(cfg)).items()}
+def _check_params(wanted, flat: Mapping[str, Any]) -> None:
+    expected = {n: s.shape for n, s in flatten_names(wanted).items()}
     shapes = {name: tuple(x.shape) for name, x in flat.items()}
     wrong = [
         f"{name} is {list(shapes[name]) if name in shapes else 'absent'}, "

@@ -28,6 +28,51 @@ def join(prompts, prompt_lengths, tokens):
     return jnp.take_along_axis(both, jnp.minimum(source, P + R - 1), axis=1)
 
 
+def response_map(
+    cfg: DecoderConfig,
+    params,
+    prompts,
+    prompt_lengths,
+    tokens,
+    lengths,
+    fn,
+    prefix: tuple[Context, ...] = (),
+    prefix_length=0,
+    chunk: int = 16,
+):
+    """Any function of the logits that drew each response token: a tree of [B, R].
+
+    Args:
+      prompts: int32 [B, P] right-padded; prompt_lengths: int32 [B], at least 1.
+      tokens: int32 [B, R] responses; lengths: int32 [B]. Entries past a length are 0.
+      fn: (logits [B, V], history [B, R], length [B], token [B]) -> tree of [B].
+      prefix: as from `sampler.prefix_context`, with its length.
+      chunk: response tokens whose logits [B, V] are held at once, and computed again
+        in a backward pass.
+    """
+    rows = join(prompts, prompt_lengths, tokens)
+    positions, segments = decoder.plain_inputs(prompt_lengths + lengths, rows.shape[1])
+    # As in sampling: the prompt came at once, then the response token by token.
+    grown = prefix_length + jnp.maximum(positions + 1, prompt_lengths[:, None])
+    hidden, _ = decoder.run(
+        cfg, params, rows, positions + prefix_length, segments, prefix, grown
+    )
+    R = tokens.shape[1]
+    place = prompt_lengths[:, None] - 1 + jnp.arange(R)[None]
+    hidden = jnp.take_along_axis(hidden, place[:, :, None], axis=1)
+
+    @jax.checkpoint
+    def at(x):
+        i, hidden, token = x
+        length = jnp.full(token.shape, i)
+        return fn(decoder.logits(cfg, params, hidden), tokens, length, token)
+
+    xs = (jnp.arange(R), hidden.swapaxes(0, 1), tokens.swapaxes(0, 1))
+    mapped = jax.lax.map(at, xs, batch_size=min(chunk, R))
+    real = jnp.arange(R)[None] < lengths[:, None]
+    return jax.tree.map(lambda x: jnp.where(real, x.T, 0.0), mapped)
+
+
 @functools.partial(jax.jit, static_argnames=("cfg", "rules", "chunk"))
 def response_log_probs(
     cfg: DecoderConfig,
@@ -43,33 +88,24 @@ def response_log_probs(
 ):
     """(plain, sampling) log-probs of response tokens, each float32 [B, R].
 
-    Args:
-      prompts: int32 [B, P] right-padded; prompt_lengths: int32 [B], at least 1.
-      tokens: int32 [B, R] responses; lengths: int32 [B]. Entries past a length are 0.
-      prefix: as from `sampler.prefix_context`, with its length.
-      chunk: response tokens whose logits [B, V] are held at once.
+    Args: as `response_map`; rules: those of the sampling distribution.
     """
-    rows = join(prompts, prompt_lengths, tokens)
-    positions, segments = decoder.plain_inputs(prompt_lengths + lengths, rows.shape[1])
-    # As in sampling: the prompt came at once, then the response token by token.
-    grown = prefix_length + jnp.maximum(positions + 1, prompt_lengths[:, None])
-    hidden, _ = decoder.run(
-        cfg, params, rows, positions + prefix_length, segments, prefix, grown
+
+    def both(logits, history, length, token):
+        return sampling.sampled_log_probs(logits, rules, history, length, token)
+
+    return response_map(
+        cfg,
+        params,
+        prompts,
+        prompt_lengths,
+        tokens,
+        lengths,
+        both,
+        prefix,
+        prefix_length,
+        chunk,
     )
-    R = tokens.shape[1]
-    place = prompt_lengths[:, None] - 1 + jnp.arange(R)[None]
-    hidden = jnp.take_along_axis(hidden, place[:, :, None], axis=1)
-
-    def at(x):
-        i, hidden, token = x
-        length = jnp.full(token.shape, i)
-        logits = decoder.logits(cfg, params, hidden)
-        return sampling.sampled_log_probs(logits, rules, tokens, length, token)
-
-    xs = (jnp.arange(R), hidden.swapaxes(0, 1), tokens.swapaxes(0, 1))
-    plain, sampled = jax.lax.map(at, xs, batch_size=min(chunk, R))
-    real = jnp.arange(R)[None] < lengths[:, None]
-    return jnp.where(real, plain.T, 0.0), jnp.where(real, sampled.T, 0.0)
 
 
 @functools.partial(jax.jit, static_argnames="cfg")

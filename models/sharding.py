@@ -17,7 +17,9 @@ MESH_AXES = ("data", "fsdp", "tensor", "sequence")
 
 
 class Rule(NamedTuple):
-    """The spec of the parameters whose "/"-joined name matches a pattern in full.
+    """The spec of the parameters whose "/"-joined name matches a pattern.
+
+    In full, or from some "/" on: a decoder may be a part of a larger tree.
 
     Every split axis must divide by its mesh axis, or it is an error. The axes named in
     `whole_if_uneven` stay whole instead: sizes that published models leave uneven.
@@ -43,7 +45,7 @@ RULES = (
     Rule(r"layers/(attn/out|mlp/down)/bias", P()),
     Rule(r"layers/(attn_norm|mlp_norm|attn/q_norm|attn/k_norm)/scale", P()),
     Rule(r"final_norm/scale", P()),
-    Rule(r"(.*/)?(scalar|reward|value)_head/kernel", P()),
+    Rule(r"((scalar|reward|value)_)?head/kernel", P()),
 )
 
 
@@ -97,7 +99,8 @@ def shardings_like(state, params, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
 
 
 def _rule(name: str, rules: tuple[Rule, ...]) -> Rule | None:
-    return next((r for r in rules if re.fullmatch(r.pattern, name)), None)
+    matching = (r for r in rules if re.fullmatch(f"(.*/)?({r.pattern})", name))
+    return next(matching, None)
 
 
 def _spec(name: str, shape, mesh: Mesh, rule: Rule) -> P:

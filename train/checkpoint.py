@@ -46,13 +46,20 @@ class _Args(ocp.args.Composite):
 class Checkpoints:
     """The checkpoints of one run, written in the background one at a time.
 
-    Keeps the last `keep_last`, and the one whose meta["eval"][best] is lowest. Use as a
-    context manager: leaving it waits for the write under way.
+    Keeps the last `keep_last`, and the one whose meta["eval"][best] is lowest, or
+    highest. Use as a context manager: leaving it waits for the write under way.
     """
 
-    def __init__(self, folder, *, keep_last: int = 2, best: str | None = None):
+    def __init__(
+        self,
+        folder,
+        *,
+        keep_last: int = 2,
+        best: str | None = None,
+        highest: bool = False,
+    ):
         self.folder = Path(folder).absolute()
-        self.keep_last, self.best = keep_last, best
+        self.keep_last, self.best, self.highest = keep_last, best, highest
         self._writer = ocp.AsyncCheckpointer(
             _Handler(
                 state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
@@ -84,10 +91,11 @@ class Checkpoints:
         return steps[-1] if steps else None
 
     def best_step(self) -> int | None:
-        """The kept step whose eval metric is lowest, None before the first."""
+        """The kept step whose eval metric is best, None before the first."""
         scores = {step: self.meta(step)["eval"].get(self.best) for step in self.steps()}
         scores = {step: score for step, score in scores.items() if score is not None}
-        return min(scores, key=lambda step: (scores[step], step)) if scores else None
+        sign = -1 if self.highest else 1
+        return min(scores, key=lambda s: (sign * scores[s], s)) if scores else None
 
     def path(self, step: int) -> Path:
         return self.folder / f"{step:08d}"

@@ -12,9 +12,10 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from train.errors import ConfigError, Diverged, Preempted
 from train.metrics import MetricsLog
@@ -30,7 +31,10 @@ from train.window import Window, count_tokens
 class LoopConfig:
     """What to do on the way; all intervals are in steps.
 
-    `keep_best` keeps the checkpoint whose `best` metric is lowest beside the last ones.
+    `keep_best` keeps the checkpoint whose `best` metric is lowest, or highest
+    (`best_is`), beside the last ones; the earliest of equals. `use_best` returns the
+    state of that evaluation, not the last. `patience` ends the run after so many
+    evaluations in a row without a new best.
     `profile` (a, b) traces steps a to b into the run's `profile` folder.
     """
 
@@ -40,6 +44,9 @@ class LoopConfig:
     keep_last: int = positive(2)
     keep_best: bool = False
     best: str = "eval/loss"
+    best_is: Literal["lowest", "highest"] = "lowest"
+    use_best: bool = False
+    patience: int | None = positive(None)
     profile: tuple[int, int] | None = None
     tensorboard: bool = True
     progress: bool = True
@@ -52,6 +59,17 @@ class LoopConfig:
                     "keep_best: expected checkpoint_every to be a multiple of "
                     f"eval_every, got {every} and {evals}"
                 )
+        if self.use_best and self.eval_every is None:
+            raise ConfigError("use_best: expected eval_every to be set, got None")
+        if self.patience is not None and self.eval_every is None:
+            raise ConfigError("patience: expected eval_every to be set, got None")
+        every = self.checkpoint_every
+        if self.use_best and every is not None:
+            if not self.keep_best or every != self.eval_every:
+                raise ConfigError(
+                    "use_best: expected keep_best, and checkpoint_every to be "
+                    f"eval_every, got {every} and {self.eval_every}"
+                )
         if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
             raise ConfigError(
                 f"profile: expected first and last step, from 1 on, got {self.profile}"
@@ -59,15 +77,44 @@ class LoopConfig:
 
     def identity(self) -> dict:
         """The settings that change the results, or the rows of metrics."""
-        return {
+        intervals = {
             "log_every": self.log_every,
             "eval_every": self.eval_every,
             "checkpoint_every": self.checkpoint_every,
         }
+        if self.patience is None:
+            return intervals
+        stops = {"patience": self.patience, "best": self.best, "best_is": self.best_is}
+        return intervals | stops
+
+    @property
+    def watches(self) -> str | None:
+        """The setting that needs the `best` metric, if one does."""
+        named = ("keep_best", "use_best", "patience")
+        return next((name for name in named if getattr(self, name)), None)
+
+
+class Best(NamedTuple):
+    """The best value of a metric so far, its step, and evaluations since then."""
+
+    value: float | None = None
+    step: int = 0
+    since: int = 0
+
+    def after(self, step: int, value: float, highest: bool) -> "Best":
+        """With one more evaluation; what is not finite is never best."""
+        better = self.value is None or (value > self.value if highest
+                                        else value < self.value)  # fmt: skip
+        if math.isfinite(value) and better:
+            return Best(float(value), step)
+        return self._replace(since=self.since + 1)
 
 
 class Fitted(NamedTuple):
-    """The trained state, and all rows of metrics, also those before a resume."""
+    """The trained state, and all rows of metrics, also those before a resume.
+
+    With `use_best` the state is that of the best evaluation; `state.step` tells which.
+    """
 
     state: TrainState
     rows: list[dict]
@@ -85,6 +132,7 @@ def fit(
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     place: Callable[[Any], Any] = jax.device_put,
     flops_per_token: float | None = None,
+    guard: bool = True,
 ) -> Fitted:
     """Trains up to `steps` updates, continuing what `workdir` holds.
 
@@ -97,6 +145,8 @@ def fit(
       evaluate: `params -> {"eval/loss": ...}`, every `eval_every` and at the end.
       place: puts a host batch on the devices.
       flops_per_token: of an update, for `perf/mfu`.
+      guard: forbid transfers inside `train_step`; False for a step with host work of
+        its own, such as a rollout.
 
     Raises:
       Diverged: a loss, gradient norm or parameter is not finite; names the step.
@@ -109,8 +159,8 @@ def fit(
         "loop": cfg.identity(),
         "data": getattr(batches, "fingerprint", None),
     }
-    if cfg.keep_best and evaluate is None:
-        raise ConfigError("keep_best: needs held-out data to evaluate on")
+    if cfg.watches and evaluate is None:
+        raise ConfigError(f"{cfg.watches}: needs held-out data to evaluate on")
     workdir = None if workdir is None else Path(workdir)
     with contextlib.ExitStack() as stack:
         store, start, cursor = None, 0, {"position": 0, "window": []}
@@ -119,7 +169,10 @@ def fit(
 
             best = cfg.best if cfg.keep_best else None
             folder = workdir / "checkpoints"
-            store = Checkpoints(folder, keep_last=cfg.keep_last, best=best)
+            highest = cfg.best_is == "highest"
+            store = Checkpoints(
+                folder, keep_last=cfg.keep_last, best=best, highest=highest
+            )
             stack.enter_context(store)
             if (saved := store.latest()) is not None:
                 before, cursor = saved_run(store.meta(saved), store.path(saved))
@@ -142,11 +195,14 @@ def fit(
             steps, cfg.log_every, log, bar, cursor["window"], flops_per_token
         )
 
-        batch = batches[start] if start < steps else None
+        best, kept = Best(*cursor.get("best", ())), None
+        stopped = cursor.get("stopped", False)
+        end = start if stopped else steps
+        batch = batches[start] if start < end else None
         placed = None if batch is None else place(batch)
-        for step in range(start + 1, steps + 1):
+        for step in range(start + 1, end + 1):
             trace.before(step)
-            with jax.transfer_guard("disallow"):
+            with jax.transfer_guard("disallow" if guard else "allow"):
                 state, metrics = train_step(state, placed)
             window.add(step, metrics, count_tokens(batch))
             last = step == steps
@@ -162,24 +218,42 @@ def fit(
                 scores = {}
                 if evals:
                     scores = evaluate(state.params)
-                    _check_best(cfg, scores)
                     log.write(step, {**scores, "time": time.time()})
-                if (saves or signal or last) and not all_finite(state):
+                    if cfg.watches:
+                        value = _metric(cfg, scores)
+                        best = best.after(step, value, cfg.best_is == "highest")
+                        if cfg.use_best and store is None and best.step == step:
+                            kept = jax.tree.map(jnp.copy, state)
+                    stopped = not last and _spent(cfg.patience, best)
+                    if stopped:
+                        window.flush(step)
+                        log.write(step, _stop_row(best))
+                        saves = store is not None
+                if (saves or signal or last or stopped) and not all_finite(state):
                     raise Diverged(f"step {step}: a parameter is not finite")
                 if saves or signal:
                     scores = {k: v for k, v in scores.items() if math.isfinite(v)}
-                    cursor = {"position": log.position(), "window": window.entries}
+                    cursor = {
+                        "position": log.position(),
+                        "window": window.entries,
+                        "best": best,
+                        "stopped": stopped,
+                    }
                     meta = {"identity": identity, "cursor": cursor, "eval": scores}
                     store.save(step, state, meta)
             if signal:
                 store.wait()
                 raise _preempted(signal, step, steps)
+            if stopped:
+                break
         if store is not None:
             store.wait()
             # What came during the last step or the final save must stop the caller too.
             if signal := requested(steps):
-                raise _preempted(signal, steps, steps)
-        return Fitted(state, log.rows)
+                raise _preempted(signal, int(state.step), steps)
+            if cfg.use_best:
+                state = _restore_best(store, state)
+        return Fitted(state if kept is None else kept, log.rows)
 
 
 def _preempted(signal: str, step: int, steps: int) -> Preempted:
@@ -193,10 +267,35 @@ def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _check_best(cfg: LoopConfig, scores: Mapping) -> None:
-    if cfg.keep_best and cfg.best not in scores:
+def _metric(cfg: LoopConfig, scores: Mapping) -> float:
+    if cfg.best not in scores:
         close = nearest(cfg.best, scores)
         raise ConfigError(f"best: {cfg.best!r} is not among the metrics{close}")
+    return scores[cfg.best]
+
+
+def _spent(patience: int | None, best: Best) -> bool:
+    return patience is not None and best.since >= patience
+
+
+def _stop_row(best: Best) -> dict[str, float]:
+    value = math.nan if best.value is None else best.value
+    return {
+        "stop/best": value,
+        "stop/best_step": best.step,
+        "stop/evaluations_since": best.since,
+        "time": time.time(),
+    }
+
+
+def _restore_best(store, state: TrainState) -> TrainState:
+    """The saved state of the best evaluation; the given one is freed first."""
+    step = store.best_step()
+    if step is None or step == int(state.step):
+        return state
+    like = abstract_state(state)
+    jax.tree.map(lambda x: x.delete(), state)
+    return store.restore(step, like)
 
 
 class _Trace:

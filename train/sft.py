@@ -152,7 +152,7 @@ def prepare(cfg: SFTConfig, workdir: Path | None = None) -> Prepared:
         held = load(cfg.eval_data, "skipped_eval.jsonl")
     elif cfg.eval_fraction:
         examples, held = split_examples(examples, cfg.eval_fraction, cfg.seed)
-    _check_ids([*examples, *held], tokenizer, model)
+    check_ids([*examples, *held], tokenizer, model)
     layout = {
         "batch_size": cfg.batch_size,
         "length": cfg.length,
@@ -163,7 +163,7 @@ def prepare(cfg: SFTConfig, workdir: Path | None = None) -> Prepared:
     held_out = eval_batches(held, **layout) if held else None
     if cfg.loop.keep_best and held_out is None:
         raise ConfigError("config.loop.keep_best: needs held-out data to evaluate on")
-    steps = _steps(cfg, train)
+    steps = run_steps(cfg, train)
     make_optimizer(cfg.optimizer, steps, param_shapes(model))  # checks its settings
     return Prepared(model, tokenizer, train, held_out, steps, tuple(notes))
 
@@ -180,7 +180,7 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> SFTResult:
             f"--workdir: {workdir} is the checkpoint itself; expected another folder"
         )
     check_replaceable(workdir / "hf")
-    _check_free(workdir)
+    check_free(workdir)
     mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
     if mesh.size == 1:
         mesh = None
@@ -249,7 +249,8 @@ def split_examples(examples: list, share: float, seed: int) -> tuple[list, list]
     return kept, [e for e, out in zip(examples, chosen, strict=True) if out]
 
 
-def _steps(cfg: SFTConfig, train: Batches) -> int:
+def run_steps(cfg, train: Batches) -> int:
+    """The steps of a run: `cfg.steps`, or else `cfg.epochs` of the data, rounded up."""
     key, steps = "steps", cfg.steps
     if steps is None:
         key, steps = "epochs", cfg.epochs * train.steps_per_epoch
@@ -260,7 +261,7 @@ def _steps(cfg: SFTConfig, train: Batches) -> int:
     return math.ceil(steps)
 
 
-def _check_free(workdir: Path) -> None:
+def check_free(workdir: Path) -> None:
     """Raises ConfigError over files that a run would replace but did not make."""
     if any((workdir / "checkpoints").glob("[0-9]*")):
         return  # `fit` tells whose they are
@@ -284,7 +285,8 @@ def _is_ours(config: Path) -> bool:
     return isinstance(settings, dict) and own <= settings.keys()
 
 
-def _check_ids(examples, tokenizer: Tokenizer, model: DecoderConfig) -> None:
+def check_ids(examples, tokenizer: Tokenizer, model: DecoderConfig) -> None:
+    """Raises ConfigError over a token of the examples that the model does not have."""
     largest = max(int(example.tokens.max()) for example in examples)
     largest = max(largest, tokenizer.pad_id)
     if largest >= model.vocab_size:

@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 
-from data.batch import TokenBatch
+from data.batch import LabelBatch, TokenBatch
 from train.errors import Diverged
 from train.metrics import peak_flops, summarize
 
@@ -45,9 +45,14 @@ class Window:
             else:
                 self._tokens += tokens
             if step % self._log_every == 0 or step == self._steps:
-                row = {**summarize(self.entries), **self._speed(), "time": time.time()}
-                self._log.write(step, row)
-                self.entries = []
+                self.flush(step)
+
+    def flush(self, step: int) -> None:
+        """Writes the row of what was settled since the last one, if anything was."""
+        if self.entries:
+            row = {**summarize(self.entries), **self._speed(), "time": time.time()}
+            self._log.write(step, row)
+            self.entries = []
 
     @contextlib.contextmanager
     def paused(self):
@@ -75,7 +80,7 @@ def count_tokens(batch) -> int:
     """Tokens of the token batches in a tree of host arrays, padding not counted."""
 
     def is_batch(x):
-        return isinstance(x, TokenBatch)
+        return isinstance(x, TokenBatch | LabelBatch)
 
     parts = [x for x in jax.tree.leaves(batch, is_leaf=is_batch) if is_batch(x)]
     return sum(int(np.count_nonzero(part.segment_ids)) for part in parts)

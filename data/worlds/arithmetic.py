@@ -21,7 +21,7 @@ problems, common in hard ones. Scaling turns a rare pair into a common one, so a
 problem can be solved by composing what easy problems teach. Finding v is an inverse;
 checking it is one product, which the pre-training documents of `facts` teach:
 
-    5 * 10 = 6 yes
+    5 * 10 = 6 yes        5b = 6 by 2: 10b = 1 yes
 """
 
 import dataclasses
@@ -137,6 +137,19 @@ def vocabulary(world: ArithmeticWorld) -> list[str]:
 
 def prompt(question: str) -> str:
     return f"{QUESTION}{question}{BREAK}{SOLUTION}"
+
+
+def parse(prompt: str, level: int = 0) -> Problem:
+    """The problem that a prompt states, solved. Raises DataError for another text."""
+    question = prompt.removeprefix(QUESTION).partition(BREAK)[0]
+    found = [re.fullmatch(r"([0-9]+)([a-z]) = ([0-9]+|[a-z])", e)
+             for e in question.split(", ")]  # fmt: skip
+    if not all(found) or not found[0][3].isdigit():
+        raise DataError(f"expected a chain of equations, got {prompt[:60]!r}")
+    chain = Chain(int(found[0][3]), tuple(int(match[1]) for match in found))
+    if globals()["prompt"](_question(chain)) != prompt:
+        raise DataError(f"expected a chain of equations, got {prompt[:60]!r}")
+    return Problem(level, prompt, "", chain)
 
 
 def final_answer(text: str) -> str | None:
@@ -287,17 +300,39 @@ def facts(
     rng: np.random.Generator,
     n: int,
     wrong_share: float = 0.35,
+    scale_share: float = 0.0,
 ) -> list[str]:
-    """`n` pre-training documents `u * v = w yes|no`; `wrong_share` of them wrong."""
+    """`n` pre-training documents that state a product or a scaling, and judge it.
+
+    `u * v = w yes|no`, and a share `scale_share` of `3a = 7 by 2: 6a = 3 yes|no`;
+    `wrong_share` of both are wrong, a scaling in one of its two products.
+    """
     p = world.modulus
-    u, v = rng.integers(1, p, (2, n))
-    wrong = rng.random(n) < wrong_share
+    letters = VARIABLES[: max(high for _, high in world.steps)]
     # A wrong product is any of the p - 2 other values in 1..p-1, equally likely.
-    shift = np.where(wrong, rng.integers(1, p - 1, n), 0)
-    w = (u * v % p - 1 + shift) % (p - 1) + 1
-    verdict = np.where(wrong, "no", "yes")
-    rows = zip(u, v, w, verdict, strict=True)
-    return [f"{a} * {b} = {c} {word}" for a, b, c, word in rows]
+    u, v, k = rng.integers(1, p, (3, n))
+    shift = rng.integers(1, p - 1, n)
+    wrong = rng.random(n) < wrong_share
+    scales = rng.random(n) < scale_share
+    in_first = rng.random(n) < 0.5
+    names = rng.integers(len(letters), size=n)
+
+    def product(a, b, slip):
+        return (a * b % p - 1 + slip) % (p - 1) + 1
+
+    documents = []
+    for i in range(n):
+        slip = int(wrong[i]) * int(shift[i])
+        verdict = "no" if wrong[i] else "yes"
+        if scales[i]:
+            name = letters[names[i]]
+            c = product(u[i], k[i], slip if in_first[i] else 0)
+            y = product(v[i], k[i], 0 if in_first[i] else slip)
+            text = f"{u[i]}{name} = {v[i]} by {k[i]}: {c}{name} = {y}"
+        else:
+            text = f"{u[i]} * {v[i]} = {product(u[i], v[i], slip)}"
+        documents.append(f"{text} {verdict}")
+    return documents
 
 
 def splits(

@@ -13,21 +13,18 @@ from data.batches import batches
 from data.chat import load_template
 from data.formats import Completion
 from data.packing import fit as fit_length
-from data.records import read_records, write_jsonl
+from data.records import read_records
 from data.tokenizers import Tokenizer, load_tokenizer
-from data.worlds.arithmetic import final_answer
 from models import decoder
 from models.config import DecoderConfig
 from models.pretrained import from_pretrained, save_pretrained
-from models.sampler import generate
-from models.sampling import Sampling
+from research.easy_to_hard.answers import write_answers
 from research.easy_to_hard.settings import ModelSize, Sampled, Training
 from research.easy_to_hard.tasks import read_problems
 from research.stages import StageResult
 from train.decoder import train_decoder
 from train.keys import purpose_key
 from train.loop import LoopConfig
-from train.progress import Progress
 
 
 def train(
@@ -174,43 +171,14 @@ def answer(
     chat = load_template(template, tokenizer)
     problems = read_problems(data.folder / "test.jsonl")
     prompts = [chat.encode_prompt(Completion(p["prompt"], "")) for p in problems]
-    key = purpose_key(jax.random.key(seed), "answers")
-
-    def draw(temperature, top_k, samples):
-        rules = Sampling(temperature=temperature, top_k=top_k, eos_ids=chat.stop_ids)
-        total = len(prompts) * samples
-        with Progress(total, unit="response") as bar:
-            done = iter(range(1, total + 1))
-            rollout = generate(
-                cfg,
-                params,
-                prompts,
-                rules,
-                key,
-                max_new_tokens=sampled.max_new_tokens,
-                samples=samples,
-                slots=sampled.slots,
-                on_response=lambda _: bar.update(next(done)),
-            )
-        texts = [tokenizer.decode(rollout.response(i)) for i in range(total)]
-        return rollout, [texts[i : i + samples] for i in range(0, total, samples)]
-
-    greedy, greedy_texts = draw(0.0, 0, 1)
-    pool, texts = draw(sampled.temperature, sampled.top_k, sampled.votes)
-    write_jsonl(folder / "answers.jsonl", [
-        {
-            "level": p["level"],
-            "answer": p["answer"],
-            "prompt": p["prompt"],
-            "greedy": final_answer(g[0]),
-            "greedy_text": g[0],
-            "pool": [final_answer(t) for t in several],
-            "texts": several,
-        }
-        for p, g, several in zip(problems, greedy_texts, texts, strict=True)
-    ])  # fmt: skip
-    return {
-        "unfinished_greedy": int(np.sum(greedy.reasons != 1)),
-        "unfinished_sampled": int(np.sum(pool.reasons != 1)),
-        "tokens": int(greedy.lengths.sum() + pool.lengths.sum()),
-    }
+    return write_answers(
+        folder / "answers.jsonl",
+        cfg,
+        params,
+        tokenizer,
+        problems,
+        prompts,
+        sampled,
+        purpose_key(jax.random.key(seed), "answers"),
+        eos_ids=chat.stop_ids,
+    )

@@ -1,24 +1,27 @@
 """The settings of the chapter's experiment, checked before anything runs."""
 
 import dataclasses
+from typing import Literal
 
 from data.worlds.arithmetic import ArithmeticWorld, SplitSizes
-from models.config import DType, Remat
 from train.optim import OptimizerConfig
-from train.settings import at_least, checked, fraction, positive
+from train.ppo_config import PPOConfig
+from train.settings import at_least, fraction, positive
 
 
 @dataclasses.dataclass(frozen=True)
 class Miniature:
     """Problems made here, and a base model trained from scratch on facts of the world.
 
-    `facts` are the base's documents; `wrong_share` of them carry the verdict "no".
+    `facts` are the base's documents; `wrong_share` of them carry the verdict "no",
+    `scale_share` are about scaling an equation, the rest about single products.
     """
 
     world: ArithmeticWorld = ArithmeticWorld()
     sizes: SplitSizes = SplitSizes()
     facts: int = positive(20000)
     wrong_share: float = fraction(0.35)
+    scale_share: float = fraction(0.0)
 
     def __post_init__(self):
         if not self.sizes.test or not any(self.sizes.train[:3]):
@@ -98,35 +101,89 @@ class Sampled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The whole experiment: two generators per seed, on easy and on all levels.
+class Drawn:
+    """Solutions drawn to learn from: `samples` of each problem."""
 
-    The task is exactly one of `miniature` and `published`; `pretrain` and `model`
-    belong to a miniature.
+    samples: int = positive(8)
+    temperature: float = positive(1.0)
+    top_k: int = at_least(0, 0)
+    max_new_tokens: int = positive(128)
+    slots: int = positive(64)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatorTraining:
+    """How an evaluator is trained.
+
+    `where` a step's label is learned: at "all" its tokens or at its "end". `held_out`
+    is the share of the easy problems that early stopping looks at, every `eval_every`
+    updates.
     """
 
-    seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
-    sft: Training
-    sampled: Sampled
-    miniature: Miniature | None = None
-    published: Published | None = None
-    model: ModelSize = ModelSize()
-    pretrain: Training | None = None
-    dtype: DType = "float32"
-    remat: Remat = "none"
+    epochs: float = positive(2.0)
+    batch_size: int = positive(32)
+    length: int = positive(128)
+    where: Literal["all", "end"] = "end"
+    held_out: float = fraction(0.1)
+    eval_every: int = positive(100)
+    optimizer: OptimizerConfig = OptimizerConfig()
 
-    def __post_init__(self):
-        if (self.miniature is None) == (self.published is None):
-            raise ValueError("expected exactly one of miniature and published")
-        if (self.miniature is None) != (self.pretrain is None):
-            raise ValueError("pretrain: expected with miniature, and only then")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(
-                f"seeds: expected at least one, each once, got {self.seeds}"
-            )
-        longest = self.sft.length + self.sampled.max_new_tokens
-        if self.miniature is not None and longest > self.model.max_position:
-            raise ValueError(
-                f"model.max_position: {self.model.max_position} is less than "
-                f"sft.length + sampled.max_new_tokens, {longest}"
-            )
+
+@dataclasses.dataclass(frozen=True)
+class Evaluators:
+    """Evaluators trained on the easy generator's solutions of easy problems."""
+
+    training: EvaluatorTraining
+    drawn: Drawn = Drawn()
+    kinds: tuple[str, ...] = ("orm", "prm", "oprm")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReST:
+    """ReST-EM: at most `most` right solutions of a problem, in `rounds` rounds."""
+
+    drawn: Drawn = Drawn()
+    most: int = positive(10)
+    rounds: int = positive(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class DPORounds:
+    """Iterative DPO: pairs whose scores differ by more than `gap`, `most` a problem."""
+
+    drawn: Drawn = Drawn()
+    gap: float = at_least(0.0, 1.0)
+    most: int = positive(3)
+    rounds: int = positive(2)
+    epochs: float = positive(1.0)
+    batch_size: int = positive(64)
+    length: int = positive(128)
+    beta: float = positive(0.1)
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class PPORuns:
+    """PPO, and the rewards beside the final answer's 0 or 1.
+
+    `unavailable` is the answer's reward where no truth is known, `process` the weight
+    of the process model's; `upper` and `bonus` as in `train.rewards.process`.
+    """
+
+    ppo: PPOConfig = PPOConfig()
+    drawn: Drawn = Drawn()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    eval_every: int = positive(10)
+    unavailable: float = fraction(0.25)
+    process: float = positive(1.0)
+    upper: float = fraction(0.5)
+    bonus: float = at_least(0.0, 0.25)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policies:
+    """Generators trained further from the easy one, each in its way."""
+
+    rest: ReST = ReST()
+    dpo: DPORounds = DPORounds()
+    ppo: PPORuns = PPORuns()

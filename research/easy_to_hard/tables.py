@@ -1,6 +1,4 @@
-"""The chapter's report: Table 6.1 beside the thesis's, plots, verdicts."""
-
-from pathlib import Path
+"""The generators in the report: Table 6.1 beside the thesis's, plots, verdicts."""
 
 import numpy as np
 
@@ -10,25 +8,37 @@ from research.easy_to_hard.selection import majority_accuracy
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY
 from research.intervals import bootstrap, verdict
-from research.report import (
-    Column,
-    Figure,
-    Interval,
-    Report,
-    Section,
-    Table,
-    Text,
-    Verdict,
-    provenance,
-    write,
-)
-from research.stages import RunInfo, StageResult
+from research.report import Column, Figure, Interval, Section, Table, Text, Verdict
+from research.stages import StageResult
 
-NAMES = {"full": "full SFT", "easy": "easy-to-hard SFT"}
-# Table 6.1 of the thesis, Llemma-7B: greedy, majority@16, majority@256, in percent.
+NAMES = {
+    "icl-full": "full ICL",
+    "icl-hard": "hard ICL",
+    "icl-easy": "easy-to-hard ICL",
+    "full": "full SFT",
+    "easy": "easy-to-hard SFT",
+    "large": "easy-to-hard SFT, large",
+}
+MAIN = ("full", "easy")
+# Table 6.1 of the thesis, Llemma-7B (large: 34B): greedy, majority@16, majority@256, in
+# percent.
 THESIS = {
-    "PRM800K": {"full": (20.6, 32.0, 36.2), "easy": (19.8, 31.6, 36.0)},
-    "MetaMath": {"full": (31.4, 40.2, 41.6), "easy": (30.0, 38.6, 42.4)},
+    "PRM800K": {
+        "icl-full": (12.8, 15.6, 20.8),
+        "icl-hard": (12.6, 18.0, 27.0),
+        "icl-easy": (14.0, 17.6, 24.4),
+        "full": (20.6, 32.0, 36.2),
+        "easy": (19.8, 31.6, 36.0),
+        "large": (24.8, 40.8, 46.0),
+    },
+    "MetaMath": {
+        "icl-full": (16.4, 18.4, 25.6),
+        "icl-hard": (16.6, 19.0, 27.0),
+        "icl-easy": (14.2, 17.4, 26.8),
+        "full": (31.4, 40.2, 41.6),
+        "easy": (30.0, 38.6, 42.4),
+        "large": (32.2, 42.6, 43.4),
+    },
 }
 GROUPS = ("easy", "hard", "all")
 
@@ -45,7 +55,8 @@ class Scores:
         self.levels = None
         self.values = {}
         self.rows = {}
-        for name in NAMES:
+        self.names = [name for name in NAMES if f"{name}-{seeds[0]}" in answers]
+        for name in self.names:
             greedy, votes = [], {n: [] for n in sampled.counts}
             for seed in seeds:
                 stage = answers[f"{name}-{seed}"]
@@ -73,41 +84,19 @@ class Scores:
         return bootstrap((self.values[a] - self.values[b])[:, kept], rng)
 
 
-def write_report(
-    folder: Path,
-    *,
-    answers: dict[str, StageResult],
-    seeds: tuple[int, ...],
-    sampled: Sampled,
-    miniature: bool,
-    run_info: RunInfo,
-) -> dict:
-    """Stage: the report of the generators."""
+def sections(
+    answers: dict[str, StageResult], seeds, sampled: Sampled, miniature: bool
+) -> tuple[list[Section], list, int]:
+    """The generators' sections, their verdicts, and the number of problems."""
     scores = Scores(answers, seeds, sampled)
     rng = np.random.default_rng(0)
-    sections = [
-        Section("What holds", verdicts(scores, sampled, rng)),
-        Section("Accuracy", [table_6_1(scores, sampled, rng, miniature)]),
+    parts = [
+        Section("Accuracy (Table 6.1)", [table_6_1(scores, sampled, rng, miniature)]),
         Section("By level", by_level(scores, sampled, rng)),
         Section("More votes", votes(scores, sampled, rng)),
         Section("Transcripts", transcripts(scores, seeds)),
     ]
-    where = "in miniature" if miniature else "on published problems"
-    report = Report(
-        f"Easy-to-hard generalization {where}: the generators",
-        "Two generators are fine-tuned from the same base model: one on solutions of "
-        "all levels, one on solutions of the easy levels 1 to 3 only. Both answer the "
-        f"same {len(scores.levels)} held-out problems, greedily and by a majority of "
-        f"sampled answers. Brackets are 95% intervals from a bootstrap over problems "
-        + (
-            f"and {len(seeds)} seeds; so few seeds show little of how they vary."
-            if len(seeds) > 1
-            else "only: with one seed, how seeds vary is not known."
-        ),
-        sections,
-    )
-    write(report, folder, provenance(run_info, seeds))
-    return {"problems": len(scores.levels)}
+    return parts, verdicts(scores, sampled, rng), len(scores.levels)
 
 
 def label(how) -> str:
@@ -124,7 +113,8 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
     counts = sorted({16, 256, max(sampled.counts)})
     shown = ["greedy", *counts]
     rows = []
-    for name, title in NAMES.items():
+    for name in scores.names:
+        title = NAMES[name]
         for group in GROUPS:
             cells = [
                 scores.estimate(name, how, group, rng)
@@ -135,6 +125,8 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
             rows.append([title, "here", group, *cells])
     for data, lines in THESIS.items():
         for name, numbers in lines.items():
+            if name not in scores.names:
+                continue
             cells = [
                 numbers[places[how]] / 100 if how in places else None for how in shown
             ]
@@ -155,8 +147,8 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
 def by_level(scores, sampled, rng) -> list:
     """Bars and a table of accuracy per level."""
     levels = sorted(set(scores.levels.tolist()))
-    ways = [(name, how) for name in NAMES for how in ("greedy", max(sampled.counts))]
-    rows, bars = [], {title: [] for title in NAMES.values()}
+    ways = [(name, how) for name in MAIN for how in ("greedy", max(sampled.counts))]
+    rows, bars = [], {NAMES[name]: [] for name in MAIN}
     for level in levels:
         kept = scores.levels == level
         cells = [bootstrap(scores.values[way][:, kept], rng) for way in ways]
@@ -183,7 +175,7 @@ def votes(scores, sampled, rng) -> list:
     """Lines of majority accuracy against the number of answers that vote."""
     counts = sorted(sampled.counts)
     series = {}
-    for name in NAMES:
+    for name in MAIN:
         for group in ("easy", "hard"):
             estimates = [scores.estimate(name, n, group, rng) for n in counts]
             series[f"{name} SFT, {group} problems"] = [
@@ -213,7 +205,8 @@ def verdicts(scores, sampled, rng) -> list:
     """What holds of the chapter's claims about generators, each with its evidence."""
     most = max(sampled.counts)
     out = []
-    for name, title in NAMES.items():
+    for name in MAIN:
+        title = NAMES[name]
         gain = scores.difference((name, most), (name, "greedy"), "all", rng)
         out.append(
             Verdict(
@@ -231,6 +224,17 @@ def verdicts(scores, sampled, rng) -> list:
             f"full minus easy-to-hard, greedy, hard problems: {points(gap)}.",
         )
     )
+    for name in scores.names:
+        if name.startswith("icl-"):
+            gain = scores.difference(("easy", "greedy"), (name, "greedy"), "all", rng)
+            out.append(
+                Verdict(
+                    f"Fine-tuning on easy solutions beats {NAMES[name]}.",
+                    verdict(gain),
+                    f"easy-to-hard SFT minus {NAMES[name]}, greedy, all problems: "
+                    f"{points(gain)}.",
+                )
+            )
     loss = scores.difference(("full", "greedy"), ("easy", "greedy"), "easy", rng)
     kept = scores.estimate("easy", "greedy", "hard", rng)
     out.append(

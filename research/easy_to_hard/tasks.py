@@ -34,7 +34,9 @@ def make_world(folder: Path, *, task: Miniature, seed: int) -> dict:
             for p in problems
         ])  # fmt: skip
     rng = np.random.default_rng([seed, 20])
-    facts = arithmetic.facts(task.world, rng, task.facts, task.wrong_share)
+    facts = arithmetic.facts(
+        task.world, rng, task.facts, task.wrong_share, task.scale_share
+    )
     write_jsonl(folder / "facts.jsonl", [{"text": text} for text in facts])
     tokenizer = word_tokenizer(arithmetic.vocabulary(task.world))
     save_tokenizer(tokenizer, folder / "tokenizer")

@@ -16,11 +16,13 @@ from helpers.entry import CONFIGS, assert_refused, call, checkpoint, write_rows
 
 from data.tokenizers import load_tokenizer
 from data.worlds import arithmetic
+from models import reward_model
 from models.params import flatten_names
 from models.pretrained import from_pretrained
+from models.reward_model import load_reward_model
 from research import run as research_run
 from research.report import Status
-from train import sft
+from train import dpo, ppo_run, reward, sft
 
 PAIRS = [(f"{i} plus {i} is ", f"{2 * i}.") for i in range(24)]
 ROWS = {
@@ -48,6 +50,32 @@ SFT = {
     "paper": (
         "alpaca",
         "length=320 buckets=(256,320) batch_size=4 steps=2 loop.log_every=1",
+    ),
+}
+DPO = {
+    "default": "length=64 batch_size=8 loop.log_every=1 loop.eval_every=1",
+    "mini": "length=32 steps=2 loop.log_every=1 loop.eval_every=1",
+    "paper": "length=40 buckets=(32,40) batch_size=4 steps=2 loop.log_every=1",
+}
+TINY_PPO = (
+    "ppo.iterations=1 ppo.prompts=4 ppo.minibatch=4 ppo.accum=1 ppo.max_new_tokens=6 "
+    "sampling.slots=4 loop.eval_every=1 loop.checkpoint_every=1 loop.tensorboard=False"
+)
+PPO = dict.fromkeys(("default", "mini", "prm800k", "metamath", "faithful"), TINY_PPO)
+# variant -> (shapes of rows, overrides); frozen: nothing or what the config says
+REWARD = {
+    "default": (
+        ("steps", "outcome"),
+        "length=48 steps=2 batch_size=8 loop.eval_every=1 loop.checkpoint_every=1",
+    ),
+    "mini": (
+        ("pairs",),
+        "length=48 steps=2 loop.eval_every=1 loop.checkpoint_every=1 loop.log_every=1",
+    ),
+    "paper": (
+        ("steps",),
+        "length=48 buckets=(24,48) batch_size=4 steps=2 loop.log_every=1 "
+        "loop.eval_every=2 loop.checkpoint_every=2",
     ),
 }
 TRAINING = "{0}.epochs=1.0 {0}.batch_size=16"
@@ -131,6 +159,95 @@ def run_sft(config, variant, settings, folder):
         "--show_batch",
     )
     assert shown.code == 0 and "row 0, segment 1" in shown.out
+
+
+def run_dpo(config, variant, settings, folder):
+    rows = [{"prompt": q, "chosen": a, "rejected": f"no {a}"} for q, a in PAIRS]
+    if variant == "default":
+        for row in rows:
+            row["prompt"] = [{"role": "user", "content": row["prompt"]}]
+    data = write_rows(folder / "pairs.jsonl", rows)
+    source = checkpoint(folder / "checkpoint", n_layers=1)
+    work = folder / "run"
+    given = [config, f"--config.checkpoint={source}", f"--config.data={data}"]
+    given += overrides(settings)
+    done = call(dpo, *given, f"--workdir={work}")
+    assert done.code == 0, done.err
+    assert f"model: {work / 'hf'}" in done.out
+    trained, before = from_pretrained(work / "hf"), from_pretrained(source)
+    assert trained.cfg == before.cfg and moved(trained.params, before.params) > 0
+    metrics = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
+    names = ["train/loss", "train/margin", "train/accuracy", "train/kl"]
+    for name in names + ["eval/accuracy"] * (variant != "paper"):
+        values = [row[name] for row in metrics if name in row]
+        assert values and all(map(math.isfinite, values)), name
+    shown = call(dpo, *given, "--show_batch")
+    assert shown.code == 0 and shown.out.count("row 0, segment 1") == 2
+
+
+def run_ppo(config, variant, settings, folder):
+    rows = [{"prompt": q, "answer": a} for q, a in PAIRS]
+    data = write_rows(folder / "prompts.jsonl", rows)
+    policy, judge = checkpoint(folder / "policy", n_layers=1), folder / "judge"
+    before = from_pretrained(policy)
+    scored = reward_model.init(before.cfg, before.params)
+    reward_model.save_reward_model(judge, before.cfg, scored, before.hf_config)
+    work = folder / "run"
+    given = [f"--config.policy={policy}", f"--config.reward_model={judge}"]
+    given += [f"--config.prompts={data}", f"--config.validation={data}"]
+    given += overrides(settings)
+    done = call(ppo_run, config, *given, f"--workdir={work}")
+    assert done.code == 0, done.err
+    assert f"policy: {work / 'hf'}" in done.out
+    trained = from_pretrained(work / "hf")
+    assert trained.cfg == before.cfg and moved(trained.params, before.params) > 0
+    metrics = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train/reward", "train/kl/k3", "train/value/loss", "eval/accuracy"):
+        values = [row[name] for row in metrics if name in row]
+        assert values and all(map(math.isfinite, values)), name
+
+
+def run_reward(config, variant, settings, folder):
+    shapes, settings = settings
+    made = {
+        "steps": [
+            {"prompt": q, "steps": [f"{i}+{i}\n\n", a], "labels": [1, i % 2]}
+            for i, (q, a) in enumerate(PAIRS)
+        ],
+        "outcome": [
+            {"prompt": q, "completion": a, "label": 1 - i % 2}
+            for i, (q, a) in enumerate(PAIRS)
+        ],
+        "pairs": [{"prompt": q, "chosen": a, "rejected": f"no {a}"} for q, a in PAIRS],
+    }
+    data = write_rows(folder / "data.jsonl", [r for s in shapes for r in made[s]])
+    source = checkpoint(folder / "checkpoint", n_layers=1)
+    work = folder / "run"
+    command = [config, f"--config.checkpoint={source}", f"--config.data={data}"]
+    done = call(reward, *command, *overrides(settings), f"--workdir={work}")
+    assert done.code == 0, done.err
+    assert f"model: {work / 'hf'}" in done.out
+    trained, before = load_reward_model(work / "hf"), from_pretrained(source)
+    assert trained.cfg == before.cfg
+    after = trained.params["decoder"]
+    if variant != "paper":  # whose export is in bfloat16
+        assert same(after["embed"], before.params["embed"])  # frozen
+    metrics = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
+    names = ["train/loss", "eval/loss", "eval/accuracy"]
+    names += ["eval/margin"] if shapes == ("pairs",) else ["eval/brier", "eval/ece"]
+    for name in names:
+        values = [row[name] for row in metrics if name in row]
+        assert values and all(map(math.isfinite, values)), name
+    if variant == "mini":  # a reward model is a checkpoint to train on, too
+        command[1] = f"--config.checkpoint={work / 'hf'}"
+        again = call(
+            reward, *command, *overrides(settings), f"--workdir={folder / 'again'}"
+        )
+        assert again.code == 0, again.err
+        assert not same(
+            load_reward_model(folder / "again" / "hf").params["head"],
+            trained.params["head"],
+        )
 
 
 def run_easy_to_hard(config, variant, settings, folder):
@@ -239,12 +356,22 @@ def overrides(settings: str) -> list[str]:
     return [f"--config.{setting}" for setting in settings.split()]
 
 
+def same(a, b) -> bool:
+    return moved(a, b) == 0
+
+
 def moved(a, b) -> float:
     a, b = flatten_names(a), flatten_names(b)
     return max(float(abs(np.asarray(a[n] - b[n])).max()) for n in a)
 
 
-RUNS = {"sft": (run_sft, SFT), "ch6_easy_to_hard": (run_easy_to_hard, EASY_TO_HARD)}
+RUNS = {
+    "dpo": (run_dpo, DPO),
+    "ppo": (run_ppo, PPO),
+    "reward": (run_reward, REWARD),
+    "sft": (run_sft, SFT),
+    "ch6_easy_to_hard": (run_easy_to_hard, EASY_TO_HARD),
+}
 
 
 @pytest.mark.parametrize(
@@ -346,3 +473,57 @@ def test_sft_needs_a_checkpoint_data_and_a_folder(tmp_path):
     ]
     assert_refused(call(sft, config, given[0], "--workdir=w"), "config.data")
     assert_refused(call(sft, config, *given), "--workdir: missing")
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "mentions"),
+    [
+        ([{"prompt": "1", "completion": "2"}], (), [":1: label: expected a number"]),
+        (
+            [{"prompt": "1", "steps": ["a"], "labels": [2]}],
+            (),
+            [":1: labels[0]: expected a number from 0 to 1, got 2"],
+        ),
+        (
+            [{"prompt": "1", "completion": "2", "label": 1}, {"prompt": "1"}],
+            (),
+            [":2: steps: expected a list of some, got nothing"],
+        ),
+        ([{"prompt": "1", "chosen": "2"}], (), [":1: ", "rejected"]),
+        (
+            [{"prompt": "1", "completion": "2" * 60, "label": 1}],
+            ("--config.length=48",),
+            [":1: ", "tokens, more than the length of 48"],
+        ),
+        (
+            [{"prompt": "1", "completion": "2", "label": 1}] * 9,
+            (),
+            ["config.eval_fraction", "leaves nothing to train on"],
+        ),
+        (
+            [{"prompt": "1", "completion": "2", "label": 1}],
+            ("--config.eval_fraction=0.0",),
+            ["config.loop.keep_best: needs held-out data"],
+        ),
+        (
+            [{"prompt": "1", "completion": "2", "label": 1}],
+            ("--config.template=chatml",),
+            ["config.template: 'chatml' is for preferences"],
+        ),
+        ([], ("--config.where=start",), ["config.where", "'all', 'end'"]),
+        ([], ("--config.loop.patience=0",), ["config.loop.patience: expected > 0"]),
+        (
+            [{"prompt": str(i), "completion": "2", "label": 1} for i in range(40)],
+            ("--config.optimizer.frozen=('embed/*',)",),
+            ["optimizer.frozen", "'embed/*' matches no parameter", "decoder/embed"],
+        ),
+    ],
+)
+def test_reward_refuses_what_it_cannot_train_on(rows, arguments, mentions, tmp_path):
+    """Exit code 2 and one line with file, line and field, or the key; nothing made."""
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    source = checkpoint(tmp_path / "checkpoint", n_layers=1)
+    given = [f"--config.checkpoint={source}", f"--config.data={data}", *arguments]
+    config, work = f"--config={CONFIGS / 'reward.py'}", tmp_path / "run"
+    assert_refused(call(reward, config, *given, f"--workdir={work}"), *mentions)
+    assert not (work / "hf").exists() and not (work / "checkpoints").exists()

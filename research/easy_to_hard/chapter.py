@@ -1,0 +1,63 @@
+"""The settings of the whole chapter, checked before anything runs."""
+
+import dataclasses
+
+from models.config import DType, Remat
+from research.easy_to_hard.coding import Coding
+from research.easy_to_hard.icl import Exemplars
+from research.easy_to_hard.settings import (
+    Evaluators,
+    Miniature,
+    ModelSize,
+    Policies,
+    Published,
+    Sampled,
+    Training,
+)
+from train.settings import checked
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The whole experiment: two generators per seed, on easy and on all levels.
+
+    The task is exactly one of `miniature` and `published`; `pretrain` and `model`
+    belong to a miniature.
+    """
+
+    seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
+    sft: Training
+    sampled: Sampled
+    miniature: Miniature | None = None
+    published: Published | None = None
+    model: ModelSize = ModelSize()
+    large: ModelSize | None = None
+    evaluators: Evaluators | None = None
+    policies: Policies | None = None
+    icl: Exemplars | None = None
+    coding: Coding | None = None
+    pretrain: Training | None = None
+    dtype: DType = "float32"
+    remat: Remat = "none"
+
+    def __post_init__(self):
+        if (self.miniature is None) == (self.published is None):
+            raise ValueError("expected exactly one of miniature and published")
+        if (self.miniature is None) != (self.pretrain is None):
+            raise ValueError("pretrain: expected with miniature, and only then")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(
+                f"seeds: expected at least one, each once, got {self.seeds}"
+            )
+        if self.evaluators is not None and self.miniature is None:
+            raise ValueError("evaluators: expected with miniature only")
+        if self.policies is not None and (
+            self.evaluators is None or "prm" not in self.evaluators.kinds
+        ):
+            raise ValueError("policies: expected evaluators, with kind prm among them")
+        longest = self.sft.length + self.sampled.max_new_tokens
+        if self.miniature is not None and longest > self.model.max_position:
+            raise ValueError(
+                f"model.max_position: {self.model.max_position} is less than "
+                f"sft.length + sampled.max_new_tokens, {longest}"
+            )

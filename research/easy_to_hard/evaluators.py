@@ -1,0 +1,304 @@
+"""Evaluators: what a generator says of easy problems, judged, and models of that.
+
+An outcome model (orm) learns whether a solution's answer is right, at every token; a
+process model (prm) whether each step is, where it ends; the mixed one (oprm) learns
+both kinds of rows. All see easy problems only. Every part of a solution, a step or the
+answer, has one score: the logit at its last token.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from data.batch import LabelledExample
+from data.errors import DataError
+from data.packing import fit as fit_length
+from data.records import read_records, write_jsonl
+from data.steps import LabelledSteps, encode_steps, text_encoder
+from data.tokenizers import Tokenizer, load_tokenizer
+from data.worlds import arithmetic
+from models import reward_model
+from models.config import DecoderConfig
+from models.pretrained import from_pretrained
+from models.sampler import generate
+from models.sampling import Sampling
+from research.easy_to_hard.settings import Drawn, EvaluatorTraining
+from research.easy_to_hard.tasks import read_problems
+from research.label_rows import balance, distinct
+from research.labels import ANSWER, Candidate, from_verifier, parts
+from research.stages import StageResult
+from train.keys import purpose_key
+from train.loop import LoopConfig
+from train.progress import Progress
+from train.reward import train_reward
+
+KINDS = ("orm", "prm", "oprm")
+
+
+def sample(
+    cfg: DecoderConfig,
+    params,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    drawn: Drawn,
+    key,
+) -> list[list[str]]:
+    """`drawn.samples` responses to each prompt, as texts."""
+    encode = text_encoder(tokenizer)
+    total = len(prompts) * drawn.samples
+    with Progress(total, unit="response") as bar:
+        done = iter(range(1, total + 1))
+        rollout = generate(
+            cfg,
+            params,
+            [encode(prompt) for prompt in prompts],
+            Sampling(
+                temperature=drawn.temperature,
+                top_k=drawn.top_k,
+                eos_ids=tokenizer.stop_ids,
+            ),
+            key,
+            max_new_tokens=drawn.max_new_tokens,
+            samples=drawn.samples,
+            slots=drawn.slots,
+            on_response=lambda _: bar.update(next(done)),
+        )
+    texts = [tokenizer.decode(rollout.response(i)) for i in range(total)]
+    return [texts[i : i + drawn.samples] for i in range(0, total, drawn.samples)]
+
+
+def draw(
+    folder: Path,
+    *,
+    data: StageResult,
+    generator: StageResult,
+    levels: Sequence[int],
+    drawn: Drawn,
+    dtype: str,
+    seed: int,
+) -> dict:
+    """Stage: a generator's solutions of training problems of some levels.
+
+    Leaves pool.jsonl: {prompt, answer, level, texts}, a row per different problem.
+    """
+    path = generator.folder / "hf"
+    tokenizer = load_tokenizer(path)
+    cfg, params, _, _ = from_pretrained(path, dtype)
+    rows = read_problems(data.folder / "train.jsonl", levels)
+    problems = list({row["prompt"]: row for row in rows}.values())
+    prompts = [p["prompt"] for p in problems]
+    key = purpose_key(jax.random.key(seed), "training pool")
+    texts = sample(cfg, params, tokenizer, prompts, drawn, key)
+    write_jsonl(folder / "pool.jsonl", [
+        {"prompt": p["prompt"], "answer": p["answer"], "level": p["level"], "texts": t}
+        for p, t in zip(problems, texts, strict=True)
+    ])  # fmt: skip
+    return {"problems": len(problems), "solutions": len(problems) * drawn.samples}
+
+
+def label(folder: Path, *, pool: StageResult, world, seed: int) -> dict:
+    """Stage: judged solutions, each once, from the world's own verifier.
+
+    Leaves process.jsonl (a label per step; the answer has none) and outcome.jsonl (one
+    part, one label), both {prompt, steps, labels}. Outcomes are balanced: a problem
+    has between 1 : 3 and 3 : 1 right to wrong ones, or none (thesis, appendix B.1).
+    """
+    rows = [record.row for record in read_records(pool.folder / "pool.jsonl")]
+    candidates = [
+        Candidate(i, row["prompt"], parts(text, answer="own"))
+        for i, row in enumerate(rows)
+        for text in dict.fromkeys(row["texts"])
+        if text.strip()
+    ]
+    known = [arithmetic.parse(row["prompt"], row["level"]) for row in rows]
+
+    def check_steps(i, text):
+        return arithmetic.check_steps(world, known[i], text)
+
+    def is_right(i, text):
+        return arithmetic.final_answer(text) == rows[i]["answer"]
+
+    judged = from_verifier(check_steps, is_right)(candidates)
+    process = [
+        row._replace(labels=(*row.labels[:-1], None))
+        if ANSWER in row.steps[-1]
+        else row
+        for row in judged
+    ]
+    process = [row for row in process if any(x is not None for x in row.labels)]
+    right = [is_right(c.problem, "".join(c.steps)) for c in candidates]
+    rng = np.random.default_rng([seed, 30])
+    kept = balance([c.problem for c in candidates], right, rng)
+    outcome = [
+        LabelledSteps(
+            candidates[i].prompt, ("".join(candidates[i].steps),), (float(right[i]),)
+        )
+        for i in kept
+    ]
+    for name, labelled in (("process", process), ("outcome", outcome)):
+        if not labelled:
+            raise DataError(
+                f"{pool.folder / 'pool.jsonl'}: no {name} label is left of "
+                f"{len(candidates)} different solutions, {sum(right)} of them right; "
+                "expected problems with right and wrong ones (draw more, or train the "
+                "generator longer)"
+            )
+        write_jsonl(
+            folder / f"{name}.jsonl", [row._asdict() for row in distinct(labelled)]
+        )
+    steps = [x for row in process for x in row.labels if x is not None]
+    return {
+        "solutions": len(candidates),
+        "right_solutions": float(np.mean(right)),
+        "right_steps": float(np.mean(steps)),
+        "process": len(process),
+        "outcome": len(outcome),
+    }
+
+
+def train_evaluator(
+    folder: Path,
+    *,
+    labels: StageResult,
+    start: StageResult,
+    kind: str,
+    training: EvaluatorTraining,
+    dtype: str,
+    seed: int,
+) -> dict:
+    """Stage: an evaluator from a generator's weights; leaves `hf`.
+
+    A share of the easy problems is held out for early stopping and for the metrics.
+    """
+    path = start.folder / "hf"
+    tokenizer = load_tokenizer(path)
+    loaded = from_pretrained(path, dtype)
+    encode = text_encoder(tokenizer)
+    files = {"orm": ["outcome"], "prm": ["process"], "oprm": ["process", "outcome"]}
+    rows = [
+        (name, LabelledSteps(r["prompt"], tuple(r["steps"]), tuple(r["labels"])))
+        for name in files[kind]
+        for r in (x.row for x in read_records(labels.folder / f"{name}.jsonl"))
+    ]
+    prompts = sorted({row.prompt for _, row in rows})
+    rng = np.random.default_rng([seed, 31])
+    count = max(1, round(training.held_out * len(prompts)))
+    held = set(rng.permutation(prompts)[:count].tolist())
+
+    def encoded(wanted: Callable[[str], bool], ends: bool) -> list[LabelledExample]:
+        # An outcome is learned at every token, like a value; a step where it ends.
+        chosen = [
+            encode_steps(
+                encode, row, "all" if name == "outcome" and not ends else training.where
+            )
+            for name, row in rows
+            if wanted(row.prompt)
+        ]
+        return list(fit_length(chosen, training.length, "drop").examples)
+
+    fitted = train_reward(
+        loaded.cfg,
+        reward_model.init(loaded.cfg, loaded.params),
+        encoded(lambda p: p not in held, False),
+        encoded(lambda p: p in held, True),
+        length=training.length,
+        pad_id=tokenizer.pad_id,
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        seed=seed,
+        optimizer=training.optimizer,
+        loop=LoopConfig(
+            log_every=20,
+            eval_every=training.eval_every,
+            checkpoint_every=training.eval_every,
+            keep_best=True,
+            use_best=True,
+        ),
+        workdir=folder,
+        consume=True,
+    )
+    reward_model.save_reward_model(
+        folder / "hf",
+        loaded.cfg,
+        fitted.state.params,
+        loaded.hf_config,
+        tokenizer_files=tokenizer.files.contents,
+        pad_id=tokenizer.pad_id,
+    )
+    step = int(fitted.state.step)
+    best = {}
+    for row in fitted.rows:
+        if row["step"] == step:
+            best |= {k: v for k, v in row.items() if k.startswith("eval/")}
+    return {"rows": len(rows), "step": step, **best}
+
+
+def score(
+    folder: Path,
+    *,
+    answers: StageResult,
+    evaluator: StageResult,
+    dtype: str,
+) -> dict:
+    """Stage: an evaluator's logits of every part of every sampled solution.
+
+    Leaves scores.jsonl, a row per problem: {steps: [[logit of each step]], answer:
+    [logit of the answer, or null]}, one entry per solution.
+    """
+    path = evaluator.folder / "hf"
+    tokenizer = load_tokenizer(path)
+    judge = reward_model.load_reward_model(path, dtype)
+    rows = [record.row for record in read_records(answers.folder / "answers.jsonl")]
+    solutions = [(row["prompt"], text) for row in rows for text in row["texts"]]
+    found = score_solutions(judge.cfg, judge.params, tokenizer, solutions)
+    out, at = [], iter(found)
+    for row in rows:
+        several = [next(at) for _ in row["texts"]]
+        out.append(
+            {"steps": [s for s, _ in several], "answer": [a for _, a in several]}
+        )
+    write_jsonl(folder / "scores.jsonl", out)
+    return {"solutions": len(solutions)}
+
+
+def score_solutions(
+    cfg: DecoderConfig, params, tokenizer, solutions: Sequence[tuple[str, str]]
+) -> list[tuple[list[float], float | None]]:
+    """(logits of steps, logit of the answer or None) of (prompt, response) pairs."""
+    encode = text_encoder(tokenizer)
+    cut = partial(parts, answer="own")
+    different = list(dict.fromkeys(solutions))
+    sequences, places = [], []
+    for prompt, text in different:
+        ids, ends = list(encode(prompt)), []
+        for part in cut(text):
+            ids += encode(part, previous=ids[-1])
+            ends.append(len(ids) - 1)
+        sequences.append(ids)
+        places.append(ends)
+    logits = reward_model.score_places(cfg, params, sequences, places, batch=256)
+    scores = {}
+    for solution, values in zip(different, logits, strict=True):
+        values = [float(x) for x in values]
+        answered = ANSWER in solution[1]
+        scores[solution] = (
+            (values[:-1], values[-1]) if answered and values else (values, None)
+        )
+    return [scores[solution] for solution in solutions]
+
+
+def logits_for(kind: str, row: dict) -> list[list[float]]:
+    """What a kind of evaluator is asked about the solutions of a row of scores.jsonl.
+
+    An outcome model: the answer. A process model: the steps. The mixed one: both. A
+    solution without an answer has no score of it.
+    """
+    answers = [[] if a is None else [a] for a in row["answer"]]
+    if kind == "orm":
+        return answers
+    if kind == "prm":
+        return row["steps"]
+    return [s + a for s, a in zip(row["steps"], answers, strict=True)]

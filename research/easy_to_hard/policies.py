@@ -1,0 +1,389 @@
+"""Generators trained further: ReST-EM, iterative DPO, PPO.
+
+A stage is one round (or one run) from one policy. It leaves `hf`, and test.jsonl with
+its greedy answers to the held-out problems; what it returns under "development" is the
+accuracy on development problems, by which `best` chooses a round. The choice looks at
+easy problems only: the original looks at the answers of hard ones too.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data.batches import batches
+from data.chat import load_template
+from data.formats import Completion
+from data.packing import fit as fit_length
+from data.pairs import token_pair
+from data.records import read_records, write_jsonl
+from data.steps import step_places, text_encoder
+from data.tokenizers import Tokenizer, load_tokenizer
+from data.worlds.arithmetic import EASY, final_answer
+from models import reward_model
+from models.config import DecoderConfig
+from models.pretrained import from_pretrained, save_pretrained
+from models.sampler import generate
+from models.sampling import Sampling
+from research.easy_to_hard import evaluators, generators
+from research.easy_to_hard.settings import DPORounds, Drawn, PPORuns, ReST, Training
+from research.easy_to_hard.tasks import read_problems
+from research.labels import ANSWER
+from research.stages import StageResult
+from train import rewards
+from train.dpo import train_dpo
+from train.expert_iteration import preference_rows, select
+from train.keys import purpose_key
+from train.loop import LoopConfig
+from train.ppo import ppo
+from train.ppo_config import FAITHFUL
+from train.preference import PreferenceConfig
+from train.rewards import sigmoid
+
+
+class Loaded(NamedTuple):
+    """A policy in memory."""
+
+    cfg: DecoderConfig
+    params: Any
+    tokenizer: Tokenizer
+    hf_config: dict
+
+
+def load(stage: StageResult, dtype: str) -> Loaded:
+    path = stage.folder / "hf"
+    found = from_pretrained(path, dtype)
+    return Loaded(found.cfg, found.params, load_tokenizer(path), found.hf_config)
+
+
+def problems_of(data: StageResult, levels: Sequence[int] | None) -> list[dict]:
+    """Different training problems of some levels (None: all)."""
+    rows = read_problems(data.folder / "train.jsonl", levels)
+    return list({row["prompt"]: row for row in rows}.values())
+
+
+def greedy(policy: Loaded, params, problems: Sequence[dict], drawn: Drawn) -> list[str]:
+    """Greedy responses, as texts."""
+    encode = text_encoder(policy.tokenizer)
+    rollout = generate(
+        policy.cfg,
+        params,
+        [encode(p["prompt"]) for p in problems],
+        Sampling(temperature=0.0, eos_ids=policy.tokenizer.stop_ids),
+        jax.random.key(0),  # greedy: no draw depends on it
+        max_new_tokens=drawn.max_new_tokens,
+        slots=drawn.slots,
+    )
+    rows = range(len(problems))
+    return [policy.tokenizer.decode(rollout.response(i)) for i in rows]
+
+
+def accuracy(problems: Sequence[dict], texts: Sequence[str]) -> dict[str, float]:
+    """Share of right answers among the easy and the hard problems."""
+    right = [
+        final_answer(text) == p["answer"]
+        for p, text in zip(problems, texts, strict=True)
+    ]
+    easy = np.array([p["level"] in EASY for p in problems])
+    right = np.array(right)
+    return {"easy": float(right[easy].mean()), "hard": float(right[~easy].mean())}
+
+
+def finish(
+    folder: Path, policy: Loaded, params, data: StageResult, drawn: Drawn
+) -> dict[str, float]:
+    """Answers the held-out problems; returns the accuracy on development problems."""
+    test = read_problems(data.folder / "test.jsonl")
+    texts = greedy(policy, params, test, drawn)
+    write_jsonl(folder / "test.jsonl", [
+        {"level": p["level"], "answer": p["answer"], "greedy": final_answer(text)}
+        for p, text in zip(test, texts, strict=True)
+    ])  # fmt: skip
+    development = read_problems(data.folder / "development.jsonl")
+    return accuracy(development, greedy(policy, params, development, drawn))
+
+
+def measured(
+    folder: Path, *, data: StageResult, policy: StageResult, drawn: Drawn, dtype: str
+) -> dict:
+    """Stage: greedy answers of a policy that another stage trained."""
+    loaded = load(policy, dtype)
+    return {"development": finish(folder, loaded, loaded.params, data, drawn)}
+
+
+def rest_round(
+    folder: Path,
+    *,
+    data: StageResult,
+    policy: StageResult,
+    base: StageResult,
+    levels: Sequence[int] | None,
+    rest: ReST,
+    training: Training,
+    template: str,
+    dtype: str,
+    seed: int,
+    number: int,
+) -> dict:
+    """Stage: one round of ReST-EM on questions and answers of some levels.
+
+    Right solutions of the policy, each once and at most `rest.most` of a problem, are
+    what the base is fine-tuned on.
+    """
+    start = load(policy, dtype)
+    problems = problems_of(data, levels)
+    texts = evaluators.sample(
+        start.cfg,
+        start.params,
+        start.tokenizer,
+        [p["prompt"] for p in problems],
+        rest.drawn,
+        purpose_key(jax.random.key(seed), "rest", number),
+    )
+    right = [
+        [final_answer(t) == p["answer"] for t in several]
+        for p, several in zip(problems, texts, strict=True)
+    ]
+    kept = select(texts, right, most=rest.most, seed=seed * 1000 + number)
+    ground = load(base, dtype)
+    chat = load_template(template, ground.tokenizer)
+    examples = [
+        chat.encode(Completion(p["prompt"], several[i]))
+        for p, several, chosen in zip(problems, texts, kept, strict=True)
+        for i in chosen
+    ]
+    fitted = fit_length(examples, training.length, "drop")
+    if not fitted.examples:
+        return _unchanged(folder, start, data, rest.drawn, "selected")
+    result = generators.train(
+        folder,
+        ground.cfg,
+        ground.params,
+        fitted.examples,
+        training,
+        seed,
+        ground.tokenizer,
+        ground.hf_config,
+    )
+    trained = from_pretrained(folder / "hf", dtype).params
+    score = finish(folder, ground, trained, data, rest.drawn)
+    return {"selected": len(examples), "steps": result["steps"], "development": score}
+
+
+def dpo_round(
+    folder: Path,
+    *,
+    data: StageResult,
+    policy: StageResult,
+    evaluator: StageResult,
+    rounds: DPORounds,
+    dtype: str,
+    seed: int,
+    number: int,
+) -> dict:
+    """Stage: one round of iterative DPO on easy questions.
+
+    A solution's score is the lowest step of the process model, in 0 to 1, plus 1 for a
+    right answer; pairs differ by more than `rounds.gap` (thesis, appendix B.3).
+    """
+    start = load(policy, dtype)
+    problems = problems_of(data, EASY)
+    prompts = [p["prompt"] for p in problems]
+    key = purpose_key(jax.random.key(seed), "dpo", number)
+    texts = evaluators.sample(
+        start.cfg, start.params, start.tokenizer, prompts, rounds.drawn, key
+    )
+    judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
+    flat = [(p, t) for p, several in zip(prompts, texts, strict=True) for t in several]
+    found = iter(
+        evaluators.score_solutions(judge.cfg, judge.params, start.tokenizer, flat)
+    )
+    scores = []
+    for p, several in zip(problems, texts, strict=True):
+        lowest = [
+            min(steps, default=-np.inf) for steps, _ in (next(found) for _ in several)
+        ]
+        right = [final_answer(t) == p["answer"] for t in several]
+        scores.append(
+            [float(sigmoid(x)) + r for x, r in zip(lowest, right, strict=True)]
+        )
+    rows = preference_rows(
+        prompts, texts, scores, gap=rounds.gap, most=rounds.most,
+        seed=seed * 1000 + number,
+    )  # fmt: skip
+    if not rows:
+        return _unchanged(folder, start, data, rounds.drawn, "pairs")
+    encode, stop = text_encoder(start.tokenizer), start.tokenizer.stop_ids[:1]
+
+    def pair(row):
+        prompt = encode(row["prompt"])
+        sides = (
+            [*encode(row[side], previous=prompt[-1]), *stop]
+            for side in ("chosen", "rejected")
+        )
+        return token_pair(prompt, *sides)
+
+    pairs = batches(
+        [pair(row) for row in rows],
+        batch_size=rounds.batch_size,
+        length=rounds.length,
+        pad_id=start.tokenizer.pad_id,
+        seed=seed,
+    )
+    steps = max(1, round(rounds.epochs * pairs.steps_per_epoch))
+    fitted = train_dpo(
+        start.cfg,
+        start.params,
+        pairs,
+        steps,
+        preference=PreferenceConfig(beta=rounds.beta),
+        optimizer=rounds.optimizer,
+        loop=LoopConfig(log_every=10),
+        workdir=folder,
+    )
+    params = fitted.state.params
+    export(folder, start, params)
+    score = finish(folder, start, params, data, rounds.drawn)
+    return {"pairs": len(rows), "steps": steps, "development": score}
+
+
+def _unchanged(folder, policy: Loaded, data, drawn, what: str) -> dict:
+    """A round that found nothing to train on leaves the policy as it was."""
+    export(folder, policy, policy.params)
+    score = finish(folder, policy, policy.params, data, drawn)
+    return {what: 0, "steps": 0, "development": score}
+
+
+def export(folder: Path, policy: Loaded, params) -> None:
+    """Writes `folder/hf` with the policy's tokenizer and config."""
+    save_pretrained(
+        folder / "hf",
+        policy.cfg,
+        params,
+        policy.hf_config,
+        tokenizer_files=policy.tokenizer.files.contents,
+    )
+
+
+def ppo_run(
+    folder: Path,
+    *,
+    data: StageResult,
+    policy: StageResult,
+    evaluator: StageResult | None,
+    questions: Sequence[int] | None,
+    answers: Sequence[int] | None,
+    runs: PPORuns,
+    kl_coef: float | None,
+    faithful: bool,
+    dtype: str,
+    seed: int,
+) -> dict:
+    """Stage: PPO on questions of some levels, with the answers of some (None: all).
+
+    Args:
+      evaluator: a process model, which rewards steps and from which the critic starts;
+        None leaves the final answers as the only reward and starts a critic at zero.
+      kl_coef: None for that of `runs`. faithful: with the original code's quirks.
+
+    Leaves curve.jsonl, a row per evaluation: {step, reward, kl, easy, hard}; the last
+    two on development problems. The best policy by the easy ones is kept.
+    """
+    start = load(policy, dtype)
+    tokenizer = start.tokenizer
+    problems = problems_of(data, questions)
+    truth = [
+        p["answer"] if answers is None or p["level"] in answers else None
+        for p in problems
+    ]
+    encode = text_encoder(tokenizer)
+    drawn = runs.drawn
+
+    def correct(ids, i):
+        if truth[i] is None:
+            return None
+        return final_answer(tokenizer.decode(ids)) == truth[i]
+
+    terms = [
+        rewards.Term(rewards.final_answer(correct, unavailable=runs.unavailable)),
+        rewards.Term(rewards.missing_eos(), 1.0),
+    ]
+    if evaluator is None:
+        value = start.cfg, reward_model.init(start.cfg, start.params)
+    else:
+        judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
+        value = judge.cfg, judge.params
+        score = partial(reward_model.score_places, judge.cfg, judge.params, batch=256)
+        places = partial(step_places, tokenizer, until=ANSWER)
+        terms.append(
+            rewards.Term(
+                rewards.process(score, places, upper=runs.upper, bonus=runs.bonus),
+                runs.process,
+            )
+        )
+    development = read_problems(data.folder / "development.jsonl")
+
+    def evaluate(params):
+        found = accuracy(development, greedy(start, params, development, drawn))
+        return {f"eval/{name}": value for name, value in found.items()}
+
+    ppo_cfg = dataclasses.replace(
+        runs.ppo, max_new_tokens=drawn.max_new_tokens, samples=drawn.samples, seed=seed
+    )
+    if kl_coef is not None:
+        ppo_cfg = dataclasses.replace(
+            ppo_cfg, kl=dataclasses.replace(ppo_cfg.kl, coef=kl_coef)
+        )
+    if faithful:
+        ppo_cfg = dataclasses.replace(ppo_cfg, quirks=FAITHFUL, whiten_rewards=True)
+    fitted = ppo(
+        start.cfg,
+        start.params,
+        [encode(p["prompt"]) for p in problems],
+        rewards.combine(terms),
+        ppo_cfg,
+        Sampling(
+            temperature=drawn.temperature, top_k=drawn.top_k, eos_ids=tokenizer.stop_ids
+        ),
+        value=value,
+        optimizer=runs.optimizer,
+        loop=LoopConfig(
+            log_every=runs.eval_every,
+            eval_every=runs.eval_every,
+            checkpoint_every=runs.eval_every,
+            keep_best=True,
+            use_best=True,
+            best="eval/easy",
+            best_is="highest",
+        ),
+        workdir=folder,
+        evaluate=evaluate,
+        slots=drawn.slots,
+    )
+    params = fitted.state.params
+    export(folder, start, params)
+    curve: dict[int, dict] = {}
+    names = {"train/reward": "reward", "train/kl/response": "kl",
+             "eval/easy": "easy", "eval/hard": "hard"}  # fmt: skip
+    for row in fitted.rows:
+        seen = {names[k]: v for k, v in row.items() if k in names}
+        curve.setdefault(row["step"], {"step": row["step"]}).update(seen)
+    write_jsonl(folder / "curve.jsonl", list(curve.values()))
+    best = int(fitted.state.iteration)
+    return {"best": best, "development": finish(folder, start, params, data, drawn)}
+
+
+def best(rounds: Sequence[StageResult]) -> int:
+    """Which round to take: the earliest with the highest accuracy on easy problems."""
+    values = [r.value["development"]["easy"] for r in rounds]
+    return int(np.argmax(values))
+
+
+def right_answers(stage: StageResult) -> np.ndarray:
+    """Whether each held-out problem was answered rightly, float64 [problems]."""
+    rows = [record.row for record in read_records(stage.folder / "test.jsonl")]
+    return np.array([row["greedy"] == row["answer"] for row in rows], float)

@@ -1,0 +1,67 @@
+"""The chapter's report: generators, evaluators, further training, programs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from research.easy_to_hard import tables, tables_policies, tables_reranking
+from research.easy_to_hard.settings import Sampled
+from research.report import Report, Section, provenance, write
+from research.stages import RunInfo, StageResult
+
+
+def write_report(
+    folder: Path,
+    *,
+    answers: dict[str, StageResult],
+    scores: Mapping[str, StageResult],
+    evaluators: Mapping[str, StageResult],
+    policies: Mapping[str, Sequence[Sequence[StageResult]]],
+    programs: Sequence[StageResult] | None,
+    seeds: tuple[int, ...],
+    sampled: Sampled,
+    miniature: bool,
+    run_info: RunInfo,
+) -> dict:
+    """Stage: the report of what was run; parts that were not are left out."""
+    generators, claims, problems = tables.sections(answers, seeds, sampled, miniature)
+    sections = generators[:1]
+    if scores:
+        part, found = tables_reranking.section(
+            answers, scores, evaluators, seeds, sampled
+        )
+        sections.append(part)
+        claims += found
+    if policies:
+        part, found = tables_policies.section(policies)
+        sections.append(part)
+        claims += found
+    if programs is not None:
+        sections.append(_programs(programs))
+    sections += generators[1:]
+    where = "in miniature" if miniature else "on published problems"
+    report = Report(
+        f"Easy-to-hard generalization {where}",
+        "Generators are fine-tuned from the same base model: on solutions of all "
+        "levels, or on solutions of the easy levels 1 to 3 only. "
+        + (
+            "Evaluators learn from the easy generator's solutions of easy problems. "
+            if scores
+            else ""
+        )
+        + f"All answer the same {problems} held-out problems. Brackets are 95% "
+        "intervals from a bootstrap over problems "
+        + (
+            f"and {len(seeds)} seeds; so few seeds show little of how they vary."
+            if len(seeds) > 1
+            else "only: with one seed, how seeds vary is not known."
+        ),
+        [Section("What holds", claims), *sections],
+    )
+    write(report, folder, provenance(run_info, seeds))
+    return {"problems": problems}
+
+
+def _programs(programs: Sequence[StageResult]) -> Section:
+    from research.easy_to_hard import tables_coding
+
+    return tables_coding.section(programs, [stage.value for stage in programs])

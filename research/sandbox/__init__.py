@@ -1,0 +1,1 @@
+"""Running untrusted Python programs: nothing that they do reaches the host."""

@@ -1,0 +1,115 @@
+"""A run killed between rollout and update continues to the same bits; 8 devices too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers import tiny_ppo as tiny
+from helpers.tiny_run import exact, same_bits
+
+from train import ppo as ppo_lib
+from train.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """The runs of this file differ in their folders only: one update serves them."""
+    made, make = {}, ppo_lib.make_update
+
+    def cached(models, cfg, sampling, state, constrain):
+        if (cfg, sampling) not in made:
+            made[cfg, sampling] = make(models, cfg, sampling, state, constrain)
+        return made[cfg, sampling]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ppo_lib, "make_update", cached)
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+
+    return tiny.run(folder), folder
+
+
+def script(workdir, *options, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.run(
+        [sys.executable, ROOT / "tests/helpers/tiny_ppo.py", workdir, "4", *options],
+        env=os.environ
+        | {
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_kill_between_rollout_and_update_then_resume(straight, tmp_path):
+    """Equality, bit by bit: policy, critic, optimizers, KL coefficient, metrics."""
+    done = script(tmp_path, "--kill=2")
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert done.stdout.split("\n")[:3] == [f"iteration {i}" for i in range(3)]
+    seen = []
+    resumed = tiny.run(tmp_path, before_update=seen.append)
+    assert seen[0] in (1, 2)  # the write of the last checkpoint may have been cut off
+    fitted, _ = straight
+    assert same_bits(resumed.state, fitted.state)
+    assert exact(resumed.rows) == exact(fitted.rows)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert exact(map(json.loads, lines)) == exact(fitted.rows)
+    assert int(resumed.state.iteration) == 4
+    coefs = [row["train/kl/coef"] for row in fitted.rows]
+    assert len(set(coefs)) == 4  # the controller moved, so it had to be restored
+
+
+def test_eight_devices_give_the_results_of_one(straight, tmp_path):
+    """Equality to rounding: whole iterations, rollouts included, on a 4 x 2 mesh."""
+    done = script(tmp_path, "--mesh", devices=8)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "fsdp" in done.stdout.splitlines()[-1]
+    with np.load(tmp_path / "state.npz") as arrays:
+        spread = [arrays[name] for name in arrays.files]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    fitted, _ = straight
+    for row, expected in zip(map(json.loads, lines), fitted.rows, strict=True):
+        assert row["train/reward"] == pytest.approx(expected["train/reward"])
+        assert row["train/loss"] == pytest.approx(expected["train/loss"], abs=1e-3)
+    for a, b in zip(spread, jax.tree.leaves(fitted.state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
+
+
+def test_the_best_checkpoint_by_validation_is_kept(straight, tmp_path):
+    """Equality: the state of the iteration whose error was lowest, not the last one."""
+    errors, seen = iter([0.5, 0.1, 0.4, 0.3]), []
+
+    def evaluate(params):
+        seen.append(jax.tree.map(np.asarray, params))
+        return {"eval/error": next(errors)}
+
+    fitted = tiny.run(
+        tmp_path, evaluate=evaluate, eval_every=1, keep_last=1, keep_best=True,
+        best="eval/error",
+    )  # fmt: skip
+    state, iteration = ppo_lib.best_state(tmp_path, fitted.state, "eval/error")
+    assert iteration == int(state.iteration) == 2
+    assert same_bits(state.params, seen[1]) and not same_bits(state.params, seen[3])
+
+
+def test_another_run_in_the_folder_is_refused(straight):
+    """Error: names the setting that differs."""
+    _, folder = straight
+    other = tiny.config(iterations=4, prompts=2, clip=0.3, kl=tiny.RUN.kl)
+    with pytest.raises(ConfigError, match=r"ppo\.clip is 0\.3, was 0\.2"):
+        tiny.run(folder, other)

@@ -1,0 +1,372 @@
+"""PPO: one rollout and one jitted update per iteration, for a language model's policy.
+
+    python -m train.ppo --config=configs/ppo.py --config.policy=DIR \
+        --config.reward_model=DIR --config.prompts=FILE --workdir=W
+
+An iteration draws G responses to each of its prompts, has them rewarded on the host,
+and then makes a single call that scores the tokens under the old policy, the reference
+and the critic, estimates advantages, and goes through epochs x minibatches of clipped
+updates of the policy and of the critic (Schulman et al. 2017; Ziegler et al. 2019). The
+mathematics is in `train.ppo_terms`, files and flags are in `train.ppo_run`.
+
+Letters: N responses (prompts x samples), P prompt tokens, R response tokens.
+"""
+
+if __name__ == "__main__":
+    from train.host import tune_host
+
+    tune_host()  # starts the process anew, so before anything slow is imported
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models import sampler
+from models.config import DecoderConfig
+from models.errors import CheckpointError
+from models.rollout import Rollout
+from models.sampling import Sampling
+from train import kl as kl_lib
+from train import rewards as rewards_lib
+from train.advantages import ESTIMATORS
+from train.decoder import check_rows
+from train.errors import ConfigError
+from train.keys import purpose_key
+from train.loop import Fitted, LoopConfig, fit
+from train.mesh import batch_sharding
+from train.optim import Optimizer, OptimizerConfig, make_optimizer
+from train.ppo_config import PPOConfig
+from train.ppo_terms import (
+    Experience,
+    by_chunks,
+    estimate,
+    measure,
+    minibatch_rows,
+    over_minibatches,
+    policy_loss,
+    response_scores,
+    scoring_rules,
+    state_values,
+    value_loss,
+)
+from train.prompts import PromptOrder, Prompts
+from train.rewards import Rewards
+from train.state import TrainState, abstract_state, init_state, state_shardings
+from train.step import make_train_step, placer
+
+
+class PPOState(NamedTuple):
+    """All that changes: in one checkpoint. `value` is None without a critic.
+
+    policy: of decoder parameters; value: of {"decoder", "head"}
+    kl_coef: float32 []; iteration: int32 []
+    """
+
+    policy: TrainState
+    value: TrainState | None
+    kl_coef: jax.Array
+    iteration: jax.Array
+
+    @property
+    def step(self):
+        """Iterations done: the step of the loop."""
+        return self.iteration
+
+    @property
+    def params(self):
+        """The policy's parameters: what is evaluated and exported."""
+        return self.policy.params
+
+
+class Models(NamedTuple):
+    """Architectures and optimizers of the policy and of the critic, if there is one."""
+
+    policy: DecoderConfig
+    optimizer: Optimizer
+    value: DecoderConfig | None = None
+    value_optimizer: Optimizer | None = None
+
+
+def make_update(
+    models: Models,
+    cfg: PPOConfig,
+    sampling: Sampling,
+    state: PPOState | None = None,
+    constrain: Callable[[Any], Any] = lambda tree: tree,
+):
+    """A jitted `update(state, reference, rows, run_key) -> (state, metrics)`.
+
+    It consumes the state, and transfers nothing to or from the host.
+
+    Args:
+      state: where given, the new one keeps its shardings.
+      constrain: keeps the rows of a minibatch spread over the devices.
+
+    Returns of `update`:
+      metrics: "loss", "grad_norm", "lr" of the policy, "value/..." of the critic, and
+      what the docstring of `measure` names: scalars, or pairs (sum, weight).
+    """
+    policy_score = functools.partial(
+        response_scores, models.policy, scoring_rules(sampling, cfg.quirks)
+    )
+    policy_step = make_train_step(
+        functools.partial(policy_loss, cfg, policy_score),
+        models.optimizer,
+        accum=cfg.accum,
+    )
+    if models.value is not None:
+        value_score = functools.partial(state_values, models.value)
+        value_step = make_train_step(
+            functools.partial(value_loss, cfg, value_score),
+            models.value_optimizer,
+            accum=cfg.accum,
+        )
+    chunks = cfg.responses // cfg.minibatch * cfg.accum
+
+    def update(state: PPOState, reference, rows: Experience, run_key):
+        def scored(score, params):
+            return by_chunks(functools.partial(score, params), rows, chunks)
+
+        old, entropy = scored(policy_score, state.policy.params)
+        ref, _ = (old, None) if reference is None else scored(policy_score, reference)
+        values = jnp.zeros_like(old)
+        if state.value is not None:
+            values = scored(value_score, state.value.params)
+        batch, ratio = estimate(cfg, rows, old, ref, values, state.kl_coef)
+
+        def minibatch(carry, chosen):
+            policy, value = carry
+            part = constrain(jax.tree.map(lambda x: x[chosen], batch))
+            policy, metrics = policy_step(policy, part)
+            if value is not None:
+                value, of_value = value_step(value, part)
+                metrics |= {f"value/{name}": x for name, x in of_value.items()}
+            return (policy, value), metrics
+
+        order = minibatch_rows(cfg, purpose_key(run_key, "shuffle", state.iteration))
+        carry = state.policy, state.value
+        (policy, value), metrics = jax.lax.scan(minibatch, carry, order)
+        measured = measure(batch, ratio, entropy, state.kl_coef)
+        kl_coef = kl_lib.next_coefficient(
+            cfg.kl, state.kl_coef, _mean(measured["kl/response"]), cfg.responses
+        )
+        new = PPOState(policy, value, kl_coef, state.iteration + 1)
+        return new, {**over_minibatches(metrics), **measured}
+
+    shardings = None if state is None else (state_shardings(state), None)
+    return jax.jit(update, donate_argnums=0, out_shardings=shardings)
+
+
+def _mean(pair):
+    return pair[0] / pair[1]
+
+
+def experience(rollout: Rollout, rewards: Rewards, baseline, width: int) -> Experience:
+    """A rollout and its rewards as arrays of fixed shape, prompts [N, width]."""
+    grow = width - rollout.prompts.shape[1]
+    return Experience(
+        prompts=np.pad(rollout.prompts, ((0, 0), (0, grow))),
+        prompt_lengths=rollout.prompt_lengths,
+        tokens=rollout.tokens,
+        lengths=rollout.lengths,
+        ended=rewards_lib.ended(rollout),
+        sampled=rollout.sampling_log_probs,
+        rewards=np.asarray(rewards.tokens, np.float32),
+        baseline=np.asarray(baseline, np.float32),
+    )
+
+
+def make_iteration(
+    model: DecoderConfig,
+    cfg: PPOConfig,
+    sampling: Sampling,
+    prompts: Sequence[Sequence[int]],
+    reward_fn: Callable[[Rollout, Sequence[int]], Rewards],
+    update: Callable,
+    reference,
+    run_key,
+    *,
+    place: Callable[[Any], Any] = jax.device_put,
+    **options,
+):
+    """`step(state, Prompts) -> (state, metrics)`: rollout, rewards, update.
+
+    Args:
+      prompts: all prompts; reward_fn is given the numbers of those of the rows.
+      update: as from `make_update`; it runs under a guard against transfers.
+      options: of the sampler (`slots`, `shrink`, ...).
+    """
+    width = sampler.bucket(max(map(len, prompts)))
+    greedy = dataclasses.replace(sampling, temperature=0.0)
+
+    def draw(params, wanted: Prompts, rules, samples):
+        return sampler.generate(
+            model,
+            params,
+            [prompts[i] for i in wanted.ids],
+            rules,
+            purpose_key(run_key, "rollout", wanted.iteration),
+            max_new_tokens=cfg.max_new_tokens,
+            samples=samples,
+            **options,
+        )
+
+    def step(state: PPOState, wanted: Prompts):
+        rollout = draw(state.params, wanted, sampling, cfg.samples)
+        rewards = reward_fn(rollout, np.repeat(wanted.ids, cfg.samples))
+        baseline = np.zeros(cfg.responses)
+        if ESTIMATORS[cfg.estimator].greedy:
+            best = reward_fn(draw(state.params, wanted, greedy, 1), wanted.ids)
+            baseline = np.repeat(rewards_lib.totals(best), cfg.samples)
+        rows = place(experience(rollout, rewards, baseline, width))
+        with jax.transfer_guard("disallow"):
+            state, metrics = update(state, reference, rows, run_key)
+        return state, {**metrics, **rewards.metrics}
+
+    return step
+
+
+def ppo(
+    model: DecoderConfig,
+    params,
+    prompts: Sequence[Sequence[int]],
+    reward_fn: Callable[[Rollout, Sequence[int]], Rewards],
+    cfg: PPOConfig,
+    sampling: Sampling,
+    *,
+    value: tuple[DecoderConfig, Any] | None = None,
+    reference=None,
+    optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (immutable)
+    value_optimizer: OptimizerConfig | None = None,
+    loop: LoopConfig = LoopConfig(),  # noqa: B008 (immutable)
+    workdir: Path | str | None = None,
+    identity: Mapping = {},  # noqa: B006 (never mutated)
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    **options,
+) -> Fitted:
+    """Trains a policy on the rewards of its own responses; see `train.loop.fit`.
+
+    Args:
+      params: of the policy, where `mesh` wants them; kept, as the reference by default.
+      prompts: token ids; reward_fn: `(rollout, prompt ids [N]) -> Rewards`.
+      value: architecture and parameters {"decoder", "head"} of the critic, as those of
+        a reward model; only for estimators that use one.
+      value_optimizer: None: as `optimizer`.
+      evaluate: `params -> {"eval/...": ...}`; with `loop.keep_best` the checkpoint
+        whose `loop.best` is lowest is kept, see `best_state`.
+      options: of the sampler (`slots`, `shrink`, ...).
+
+    Returns:
+      `Fitted`, its state a `PPOState`; a step of the loop is an iteration.
+
+    Raises:
+      ConfigError: settings that do not fit together; PromptError: a prompt too long.
+    """
+    check_rows("minibatch", cfg.minibatch, cfg.accum, mesh)
+    sampler.check_prompts(model, prompts, (), [cfg.max_new_tokens] * len(prompts))
+    models, state = start(
+        model, params, cfg, value, optimizer, value_optimizer or optimizer
+    )
+    run_key = jax.device_put(jax.random.key(cfg.seed), state.kl_coef.sharding)
+    update = make_update(models, cfg, sampling, state, _spread(mesh))
+    step = make_iteration(
+        model,
+        cfg,
+        sampling,
+        prompts,
+        reward_fn,
+        update,
+        params if reference is None else reference,
+        run_key,
+        place=placer(mesh),
+        **options,
+    )
+    settings = {
+        "ppo": dataclasses.asdict(cfg),
+        "sampling": dataclasses.asdict(sampling),
+        "optimizer": dataclasses.asdict(optimizer),
+        "value_optimizer": dataclasses.asdict(value_optimizer or optimizer),
+    }
+    return fit(
+        state,
+        step,
+        PromptOrder(prompts, cfg.prompts, cfg.seed),
+        cfg.iterations,
+        loop,
+        workdir=workdir,
+        identity={**settings, **identity},
+        evaluate=evaluate,
+        place=lambda wanted: wanted,
+        guard=False,
+    )
+
+
+def start(
+    model: DecoderConfig,
+    params,
+    cfg: PPOConfig,
+    value: tuple[DecoderConfig, Any] | None,
+    optimizer: OptimizerConfig,
+    value_optimizer: OptimizerConfig,
+) -> tuple[Models, PPOState]:
+    """Optimizers, and the state before the first iteration; copies the parameters."""
+    critic = ESTIMATORS[cfg.estimator].critic
+    if critic and value is None:
+        raise ConfigError(
+            f"estimator: {cfg.estimator!r} needs a critic; expected a value model"
+        )
+    steps = cfg.iterations * cfg.updates
+    models = Models(model, make_optimizer(optimizer, steps, params))
+    policy, critic_state = init_state(params, models.optimizer), None
+    if critic:
+        architecture, value_params = value
+        chosen = make_optimizer(value_optimizer, steps, value_params)
+        models = models._replace(value=architecture, value_optimizer=chosen)
+        critic_state = init_state(value_params, chosen)
+    everywhere = policy.step.sharding
+    return models, PPOState(
+        policy,
+        critic_state,
+        jax.device_put(jnp.float32(cfg.kl.coef), everywhere),
+        jax.device_put(jnp.int32(0), everywhere),
+    )
+
+
+def best_state(workdir: Path | str, state: PPOState, best: str) -> tuple[PPOState, int]:
+    """(state, iteration) of the kept checkpoint whose metric `best` is lowest.
+
+    state: gives shapes and shardings. Raises CheckpointError where none has the metric.
+    """
+    from train.checkpoint import Checkpoints
+
+    folder = Path(workdir) / "checkpoints"
+    with Checkpoints(folder, keep_last=sys.maxsize, best=best) as store:
+        step = store.best_step()
+        if step is None:
+            raise CheckpointError(f"{folder}: no checkpoint has the metric {best!r}")
+        return store.restore(step, abstract_state(state)), step
+
+
+def _spread(mesh):
+    """Rows of minibatches over the devices of a mesh, as those of a placed batch."""
+    if mesh is None:
+        return lambda tree: tree
+    sharding = batch_sharding(mesh)
+    return lambda tree: jax.lax.with_sharding_constraint(
+        tree, jax.tree.map(lambda _: sharding, tree)
+    )
+
+
+if __name__ == "__main__":
+    from train.cli import run_main
+    from train.ppo_run import define_flags, main
+
+    run_main(main, define_flags)

@@ -1,0 +1,239 @@
+"""PPO's mathematics: scores of responses, advantages of a rollout, the two losses.
+
+Pure functions of arrays. Letters: N responses of a rollout, M of a minibatch, P prompt
+tokens, R response tokens.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from models import decoder, heads, scoring
+from models import sampling as sampling_lib
+from models.config import DecoderConfig
+from models.sampling import Sampling
+from train import kl as kl_lib
+from train.advantages import ESTIMATORS, Signals, whiten
+from train.errors import ConfigError
+from train.losses import Loss
+from train.ppo_config import PPOConfig, Quirks
+
+
+class Experience(NamedTuple):
+    """A rollout and its rewards, rows in the order of the rollout.
+
+    prompts: int32 [N, P]; prompt_lengths: int32 [N]
+    tokens: int32 [N, R]; lengths: int32 [N]; ended: bool [N], whether by EOS
+    sampled: float32 [N, R], the sampler's own log-probs
+    rewards: float32 [N, R]; baseline: float32 [N], of greedy responses (ReMax)
+    """
+
+    prompts: jax.Array
+    prompt_lengths: jax.Array
+    tokens: jax.Array
+    lengths: jax.Array
+    ended: jax.Array
+    sampled: jax.Array
+    rewards: jax.Array
+    baseline: jax.Array
+
+
+class Batch(NamedTuple):
+    """What the losses need of some rows; arrays float32 [M, R]."""
+
+    rows: Experience
+    mask: jax.Array
+    old: jax.Array
+    values: jax.Array
+    advantages: jax.Array
+    returns: jax.Array
+
+
+def scoring_rules(sampling: Sampling, quirks: Quirks) -> Sampling:
+    """The distribution whose log-probs count, for policy and reference alike."""
+    if sampling.temperature == 0:
+        raise ConfigError("sampling.temperature: expected > 0: PPO has to explore")
+    if quirks.full_softmax:
+        return dataclasses.replace(sampling, top_k=0, top_p=1.0, min_p=0.0)
+    return sampling
+
+
+def response_scores(model: DecoderConfig, rules: Sampling, params, rows: Experience):
+    """(log-probs, entropies), float32 [N, R], of responses under a policy.
+
+    The one function for the old policy, the new one and the reference.
+    """
+
+    def both(logits, history, length, token):
+        logits = sampling_lib.adjust(logits, rules, history, length)
+        log_p = jax.nn.log_softmax(logits)
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        return sampling_lib.log_probs(logits, token), entropy
+
+    where = rows.prompts, rows.prompt_lengths, rows.tokens, rows.lengths
+    return scoring.response_map(model, params, *where, both)
+
+
+def state_values(model: DecoderConfig, params, rows: Experience):
+    """The critic's value of the state before each response token, float32 [N, R]."""
+    tokens = scoring.join(rows.prompts, rows.prompt_lengths, rows.tokens)
+    lengths = rows.prompt_lengths + rows.lengths
+    inputs = decoder.plain_inputs(lengths, tokens.shape[1])
+    hidden = decoder.forward(model, params["decoder"], tokens, *inputs)
+    place = jnp.arange(rows.tokens.shape[1])[None]
+    before = rows.prompt_lengths[:, None] - 1 + place
+    values = jnp.take_along_axis(heads.scalar(params["head"], hidden), before, axis=1)
+    return jnp.where(place < rows.lengths[:, None], values, 0.0)
+
+
+def response_mask(rows: Experience, quirks: Quirks):
+    """float32 [N, R], 1 on the tokens of a response, EOS included; from lengths."""
+    lengths = rows.lengths - rows.ended if quirks.eos_outside else rows.lengths
+    place = jnp.arange(rows.tokens.shape[1])[None]
+    return (place < lengths[:, None]).astype(jnp.float32)
+
+
+def by_chunks(fn, tree, chunks: int):
+    """fn of a tree of arrays [N, ...], on N / chunks rows at a time, in a loop.
+
+    Always in a loop, of two chunks where one would do: two loops over the same body
+    compile to the same code. Without, a policy and its copy, scored in one program, are
+    fused differently and differ in the last bit, so that their KL is not 0.
+    """
+    rows = jax.tree.leaves(tree)[0].shape[0]
+    if chunks == 1:
+        chunks = 2 if rows % 2 == 0 else rows
+    # Dealt in turn, every chunk holds rows of every device's share.
+    dealt = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, chunks, *x.shape[1:]), 1, 0), tree
+    )
+    done = jax.lax.map(fn, dealt)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), done)
+
+
+def policy_loss(cfg: PPOConfig, score: Callable, params, batch: Batch) -> Loss:
+    """The clipped surrogate (Schulman et al. 2017, eq. 7) less the entropy bonus."""
+    log_probs, entropy = score(params, batch.rows)
+    distance = kl_lib.log_ratio(log_probs, batch.old) * batch.mask
+    ratio = jnp.exp(distance)
+    clipped = jnp.clip(ratio, 1 - cfg.clip, 1 + cfg.clip)
+    A, mask, count = batch.advantages, batch.mask, jnp.sum(batch.mask)
+    losses = jnp.maximum(-A * ratio, -A * clipped)
+    if cfg.entropy_coef:
+        losses = losses - cfg.entropy_coef * entropy
+    extras = {
+        "clip_fraction": (jnp.sum((-A * clipped > -A * ratio) * mask), count),
+        "ratio": (jnp.sum(ratio * mask), count),
+        "ratio_error": (jnp.sum(jnp.abs(ratio - 1) * mask), count),
+        "approx_kl": (jnp.sum((ratio - 1 - distance) * mask), count),
+    }
+    return Loss(jnp.sum(losses * mask), _weight(cfg, mask), extras)
+
+
+def value_loss(cfg: PPOConfig, score: Callable, params, batch: Batch) -> Loss:
+    """value_coef / 2 * the larger of the squared errors, clipped or not, per token."""
+    values = score(params, batch.rows)
+    near = jnp.clip(values - batch.values, -cfg.value_clip, cfg.value_clip)
+    errors = (values - batch.returns) ** 2, (batch.values + near - batch.returns) ** 2
+    loss = 0.5 * cfg.value_coef * jnp.sum(jnp.maximum(*errors) * batch.mask)
+    weight = batch.mask.size if cfg.quirks.pad_means else jnp.sum(batch.mask)
+    return Loss(loss, jnp.float32(weight))
+
+
+def _weight(cfg: PPOConfig, mask):
+    if cfg.quirks.pad_means:
+        return jnp.float32(mask.size)
+    if cfg.divide == "responses":
+        return jnp.float32(mask.shape[0])
+    return jnp.sum(mask)
+
+
+def estimate(cfg: PPOConfig, rows: Experience, old, ref, values, kl_coef):
+    """(Batch of all rows, log-ratio to the reference): rewards less KL, advantages."""
+    mask = response_mask(rows, cfg.quirks)
+    ratio = kl_lib.log_ratio(old, ref) * mask
+    kl = kl_lib.ESTIMATORS[cfg.kl.estimator](ratio)
+    if cfg.quirks.kl_clamp:
+        kl = jnp.maximum(kl, 0.0)
+    rewards = rows.rewards
+    if cfg.quirks.eos_outside:
+        rewards = _before_eos(rows)
+    rewards = (rewards - kl_coef * kl) * mask
+    counted = jnp.ones_like(mask) if cfg.quirks.pad_whitening else mask
+    if cfg.whiten_rewards:
+        rewards = whiten(rewards, counted, shift_mean=False)
+    signals = Signals(rewards, values * mask, counted, rows.baseline)
+    estimator = ESTIMATORS[cfg.estimator].fn
+    advantages, returns = estimator(signals, cfg.gamma, cfg.lam, cfg.samples)
+    if cfg.whiten_advantages:
+        advantages = whiten(advantages, counted)
+    kept = (x * mask for x in (old, values, advantages, returns))
+    return Batch(rows, mask, *kept), ratio
+
+
+def _before_eos(rows: Experience):
+    """The rewards with those of each EOS on the token before it."""
+    shifted = jnp.roll(rows.rewards, -1, axis=1)
+    place, lengths = jnp.arange(rows.tokens.shape[1])[None], rows.lengths[:, None]
+    moves = rows.ended[:, None] & (place == lengths - 2)
+    return rows.rewards + jnp.where(moves, shifted, 0.0)
+
+
+def minibatch_rows(cfg: PPOConfig, key):
+    """Rows of each update, int32 [epochs * N / M, M]: a permutation for every epoch."""
+    every = jnp.arange(cfg.responses)
+
+    def epoch(key):
+        return every if cfg.quirks.unshuffled else jax.random.permutation(key, every)
+
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(cfg.epochs))
+    return jax.vmap(epoch)(keys).reshape(-1, cfg.minibatch)
+
+
+def measure(batch: Batch, ratio, entropy, kl_coef) -> dict:
+    """Metrics of the rollout, before the updates, as pairs or scalars.
+
+    kl/k1, kl/k2, kl/k3 and entropy per token; kl/response; kl/coef; length and eos per
+    response; explained_variance of the returns by the critic's values; sampler_error,
+    the mean distance of the sampler's log-probs from the old ones.
+    """
+    rows, mask = batch.rows, batch.mask
+    tokens, responses = jnp.sum(mask), jnp.float32(mask.shape[0])
+
+    def per_token(x):
+        return jnp.sum(x * mask), tokens
+
+    residual = _variance(batch.returns - batch.values, mask)
+    spread = _variance(batch.returns, mask)
+    return {
+        **{f"kl/{k}": per_token(fn(ratio)) for k, fn in kl_lib.ESTIMATORS.items()},
+        "kl/response": (jnp.sum(ratio * mask), responses),
+        "kl/coef": kl_coef,
+        "entropy": per_token(entropy),
+        "length": (jnp.sum(rows.lengths).astype(jnp.float32), responses),
+        "eos": (jnp.sum(rows.ended).astype(jnp.float32), responses),
+        "explained_variance": 1.0 - residual / jnp.maximum(spread, 1e-8),
+        "sampler_error": per_token(jnp.abs(batch.old - rows.sampled)),
+    }
+
+
+def _variance(x, mask):
+    mean = jnp.sum(x * mask) / jnp.sum(mask)
+    return jnp.sum(mask * (x - mean) ** 2) / jnp.sum(mask)
+
+
+def over_minibatches(metrics: Mapping) -> dict:
+    """Metrics stacked over the updates of an iteration as one: pairs are summed.
+
+    first_ratio_error is that of the first update: rounding, unless something is wrong.
+    """
+    row = {"first_ratio_error": tuple(x[0] for x in metrics["ratio_error"])}
+    for name, value in metrics.items():
+        if isinstance(value, tuple):
+            row[name] = tuple(jnp.sum(x) for x in value)
+        else:
+            row[name] = value[-1] if name.endswith("lr") else jnp.mean(value)
+    return row
