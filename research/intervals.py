@@ -32,21 +32,25 @@ def verdict(difference: Interval) -> str:
     return "too noisy to tell"
 
 
-def bootstrap_of(statistic, arrays, rng: np.random.Generator, level: float = 0.95):
+def bootstrap_of(
+    statistic, arrays, rng: np.random.Generator, level: float = 0.95
+) -> Interval | None:
     """Interval of `statistic(mean_1, mean_2, ...)` of arrays [seeds, problems].
 
     Every resample takes the same seeds and problems from all arrays; `statistic` works
     on arrays of means. So a share within a group is the mean of (value x membership)
-    over the mean of the membership. Raises ValueError where it is not finite.
+    over the mean of the membership. None where some resample has no finite value, such
+    as a ratio to 0.
     """
     arrays = [np.asarray(values, float) for values in arrays]
     seeds, problems = (
         rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in arrays[0].shape
     )
     means = [np.sum((seeds @ values) * problems, axis=1) for values in arrays]
-    value = float(statistic(*(values.mean() for values in arrays)))
-    drawn = statistic(*means)
+    with np.errstate(all="ignore"):
+        value = float(statistic(*(values.mean() for values in arrays)))
+        drawn = statistic(*means)
     if not np.isfinite(value) or not np.isfinite(drawn).all():
-        raise ValueError(f"the statistic is not finite: {value}")
+        return None
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))

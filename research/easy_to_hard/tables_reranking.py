@@ -150,12 +150,13 @@ def quality(evaluators, seeds) -> Table:
     rows = []
     for kind in kinds:
         values = [evaluators[f"{kind} {seed}"].value for seed in seeds]
-        cells = [
-            float(np.mean([v[f"eval/{m}"] for v in values]))
-            for m in ("auc", "accuracy", "brier", "ece")
-        ]
-        least = min(v["eval/auc"] for v in values)
-        rows.append([KINDS[kind], cells[0], least, *cells[1:]])
+
+        def over_seeds(metric, of, values=values):
+            found = [v[f"eval/{metric}"] for v in values]
+            return None if None in found else float(of(found))  # None: undefined
+
+        means = [over_seeds(m, np.mean) for m in ("auc", "accuracy", "brier", "ece")]
+        rows.append([KINDS[kind], means[0], over_seeds("auc", min), *means[1:]])
     columns = [Column("evaluator"), Column("AUC", format=".3f")]
     columns += [Column("lowest AUC", format=".3f"), Column("accuracy", format=".1%")]
     columns += [Column("Brier", format=".3f"), Column("ECE", format=".3f")]
@@ -259,7 +260,7 @@ def aggregations(read: Reranked, rng) -> Table:
     return Table(columns, rows, "Aggregation of step scores, all problems")
 
 
-def gains(read: Reranked, kind: str, rng) -> tuple[Interval, Interval | None]:
+def gains(read: Reranked, kind: str, rng) -> tuple[Interval | None, Interval | None]:
     """Voting over majority, hard less easy: in points, and as a ratio of ratios - 1."""
     voting = read.at(("easy", kind, "weighted"))
     majority = read.at(("easy", None, "majority"))
@@ -280,11 +281,7 @@ def gains(read: Reranked, kind: str, rng) -> tuple[Interval, Interval | None]:
     def relative(wh, mh, h, we, me, e):
         return (wh / mh) / (we / me) - 1
 
-    points_more = bootstrap_of(in_points, shares, rng)
-    try:
-        return points_more, bootstrap_of(relative, shares, rng)
-    except ValueError:  # a majority that is never right, in some resample
-        return points_more, None
+    return bootstrap_of(in_points, shares, rng), bootstrap_of(relative, shares, rng)
 
 
 def verdicts(read: Reranked, rng) -> list:
@@ -313,12 +310,13 @@ def verdicts(read: Reranked, rng) -> list:
         f"{label} voting minus greedy: {points(gain)}.",
     )
     in_points, relative = gains(read, main, rng)
-    claim(
-        "Re-ranking helps more on hard problems than on easy ones, in points (the "
-        "thesis's own figures say no).",
-        in_points,
-        f"gain on hard minus gain on easy: {points(in_points)}.",
-    )
+    if in_points is not None:
+        claim(
+            "Re-ranking helps more on hard problems than on easy ones, in points (the "
+            "thesis's own figures say no).",
+            in_points,
+            f"gain on hard minus gain on easy: {points(in_points)}.",
+        )
     if relative is not None:
         claim(
             "Re-ranking helps more on hard problems than on easy ones, relatively.",
