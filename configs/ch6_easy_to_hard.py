@@ -131,7 +131,34 @@ def mini(c):
             eval_every=10,
         ),
     )
+    c.coding = programs()
     return c
+
+
+def programs():
+    """The coding domain: a base, two generators and an outcome model of its own."""
+    return dict(
+        model=dict(
+            d_model=64, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=160, init_std=0.1
+        ),
+        facts=16000,
+        wrong_share=0.5,
+        sizes=dict(train=(1000, 1600, 600, 600, 600), development=200, test=500),
+        pretrain=dict(epochs=4.0, batch_size=32, length=64, optimizer=adamw(3e-3)),
+        sft=dict(epochs=5.0, batch_size=16, length=128, optimizer=adamw(3e-3)),
+        reward=dict(epochs=2.0, batch_size=32, length=128, optimizer=adamw(1e-3)),
+        sampled=dict(
+            votes=16,
+            counts=(1, 4, 16),
+            temperature=0.7,
+            top_k=20,
+            max_new_tokens=64,
+            slots=256,
+            repeats=20,
+        ),
+        reward_samples=8,
+        reward_temperature=1.0,
+    )
 
 
 def report(c):

@@ -139,17 +139,19 @@ def prompt(question: str) -> str:
     return f"{QUESTION}{question}{BREAK}{SOLUTION}"
 
 
-def parse(prompt: str, level: int = 0) -> Problem:
-    """The problem that a prompt states, solved. Raises DataError for another text."""
-    question = prompt.removeprefix(QUESTION).partition(BREAK)[0]
-    found = [re.fullmatch(r"([0-9]+)([a-z]) = ([0-9]+|[a-z])", e)
-             for e in question.split(", ")]  # fmt: skip
-    if not all(found) or not found[0][3].isdigit():
-        raise DataError(f"expected a chain of equations, got {prompt[:60]!r}")
-    chain = Chain(int(found[0][3]), tuple(int(match[1]) for match in found))
-    if globals()["prompt"](_question(chain)) != prompt:
-        raise DataError(f"expected a chain of equations, got {prompt[:60]!r}")
-    return Problem(level, prompt, "", chain)
+def parse(text: str, level: int = 0) -> Problem:
+    """The problem that a prompt states, without its answer.
+
+    Raises DataError for any other text.
+    """
+    question = text.removeprefix(QUESTION).partition(BREAK)[0]
+    equation = re.compile(r"([0-9]{1,6})[a-z] = ([0-9]{1,6}|[a-z])")
+    found = [equation.fullmatch(part) for part in question.split(", ")]
+    if all(found) and found[0][2].isdigit():
+        chain = Chain(int(found[0][2]), tuple(int(match[1]) for match in found))
+        if prompt(_question(chain)) == text:
+            return Problem(level, text, "", chain)
+    raise DataError(f"expected a chain of equations, got {text[:60]!r}")
 
 
 def final_answer(text: str) -> str | None:

@@ -73,9 +73,11 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         if cfg.policies is not None:
             prm = judges[f"prm {seed}"]
             _policies(plan, cfg, template, data, bases, made, prm, seed, trained)
-    programs = None
+    programs, program_judges = [], []
     if cfg.coding is not None:
         programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
+        made = {handle.name: handle for handle in plan.handles}
+        program_judges = [made[f"coding-orm-{seed}"] for seed in cfg.seeds]
     plan.stage(
         "report",
         chapter_report.write_report,
@@ -84,6 +86,7 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         evaluators=judges,
         policies=trained,
         programs=programs,
+        program_judges=program_judges,
         seeds=cfg.seeds,
         sampled=cfg.sampled,
         miniature=cfg.miniature is not None,

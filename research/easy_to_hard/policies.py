@@ -156,9 +156,9 @@ def rest_round(
         for p, several, chosen in zip(problems, texts, kept, strict=True)
         for i in chosen
     ]
-    fitted = fit_length(examples, training.length, "drop")
-    if not fitted.examples:
+    if not examples:
         return _unchanged(folder, start, data, rest.drawn, "selected")
+    fitted = fit_length(examples, training.length, "drop")
     result = generators.train(
         folder,
         ground.cfg,

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from research.easy_to_hard import tables, tables_policies, tables_reranking
+from research.easy_to_hard import (
+    tables,
+    tables_coding,
+    tables_policies,
+    tables_reranking,
+)
 from research.easy_to_hard.settings import Sampled
 from research.report import Report, Section, provenance, write
 from research.stages import RunInfo, StageResult
@@ -16,7 +21,8 @@ def write_report(
     scores: Mapping[str, StageResult],
     evaluators: Mapping[str, StageResult],
     policies: Mapping[str, Sequence[Sequence[StageResult]]],
-    programs: Sequence[StageResult] | None,
+    programs: Sequence[StageResult],
+    program_judges: Sequence[StageResult],
     seeds: tuple[int, ...],
     sampled: Sampled,
     miniature: bool,
@@ -35,8 +41,9 @@ def write_report(
         part, found = tables_policies.section(policies)
         sections.append(part)
         claims += found
-    if programs is not None:
-        sections.append(_programs(programs))
+    if programs:
+        judged = [stage.value for stage in program_judges]
+        sections.append(tables_coding.section(programs, judged))
     sections += generators[1:]
     where = "in miniature" if miniature else "on published problems"
     report = Report(
@@ -59,9 +66,3 @@ def write_report(
     )
     write(report, folder, provenance(run_info, seeds))
     return {"problems": problems}
-
-
-def _programs(programs: Sequence[StageResult]) -> Section:
-    from research.easy_to_hard import tables_coding
-
-    return tables_coding.section(programs, [stage.value for stage in programs])

@@ -170,6 +170,7 @@ def quality(evaluators, seeds) -> Table:
 
 
 def ways_of(read: Reranked) -> list[tuple]:
+    """Greedy, majority and the evaluators' ways, generator by generator."""
     generators = dict.fromkeys(way[0] for way in read.curves)
     return [
         way

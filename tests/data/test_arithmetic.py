@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.errors import DataError
 from data.tokenizers import word_tokenizer
 from data.worlds import arithmetic
 from data.worlds.arithmetic import ArithmeticWorld, SplitSizes
@@ -188,6 +189,43 @@ def test_facts_are_true_when_they_say_so():
     assert abs(wrong / 4000 - 0.35) < 5 * (0.35 * 0.65 / 4000) ** 0.5
     pairs = {tuple(d.split()[:3:2]) for d in documents}
     assert len(pairs) == 100
+
+
+def test_facts_about_scaling_are_true_when_they_say_so():
+    """Closed form: yes if and only if both sides were multiplied; shares as asked."""
+    documents = arithmetic.facts(
+        WORLD, np.random.default_rng(1), 4000, wrong_share=0.35, scale_share=0.4
+    )
+    scaled = [d for d in documents if " by " in d]
+    wrong = 0
+    for document in scaled:
+        u, x, v, k, c, y, w, verdict = re.fullmatch(
+            r"(\d+)([a-z]) = (\d+) by (\d+): (\d+)([a-z]) = (\d+) (yes|no)", document
+        ).groups()
+        right = int(u) * int(k) % 11 == int(c) and int(v) * int(k) % 11 == int(w)
+        assert x == y and right == (verdict == "yes")
+        wrong += verdict == "no"
+    assert abs(len(scaled) / 4000 - 0.4) < 5 * (0.4 * 0.6 / 4000) ** 0.5
+    assert abs(wrong / len(scaled) - 0.35) < 5 * (0.35 * 0.65 / len(scaled)) ** 0.5
+
+
+@given(levels, seeds)
+def test_a_prompt_says_its_problem(level, seed):
+    """Round trip: problem -> text -> problem, but for the answer."""
+    problem = arithmetic.problem(WORLD, level, np.random.default_rng(seed))
+    assert arithmetic.parse(problem.text, level) == problem._replace(answer="")
+
+
+@given(st.text() | st.text("0123456789ab=, "))
+def test_other_texts_are_no_problems(question):
+    """Either an error that says what was expected, or a problem with this very text."""
+    for text in (question, arithmetic.prompt(question)):
+        try:
+            found = arithmetic.parse(text)
+        except DataError as error:
+            assert "chain of equations" in str(error)
+        else:
+            assert found.text == text
 
 
 def test_splits_share_no_text_and_follow_from_the_seed():

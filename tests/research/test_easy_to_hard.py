@@ -1,57 +1,27 @@
-"""Voting follows its stated rules; bootstrap intervals have their coverage."""
+"""Bootstrap intervals have their coverage; problems are checked by line and field."""
 
-import collections
-import itertools
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from research.easy_to_hard.selection import majority, majority_accuracy
 from research.easy_to_hard.tasks import read_problems
-from research.intervals import bootstrap, verdict
+from research.intervals import bootstrap, bootstrap_of, verdict
 from research.report import Interval
 
-POOL = st.lists(st.sampled_from(["1", "2", "3", None]), max_size=9)
+
+def test_bootstrap_of_the_mean_is_the_bootstrap():
+    """Equality: the identity as statistic gives the interval of the mean."""
+    values = np.random.default_rng(3).random((2, 30))
+    a = bootstrap(values, np.random.default_rng(5))
+    b = bootstrap_of(lambda mean: mean, [values], np.random.default_rng(5))
+    assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high))
 
 
-@given(POOL)
-def test_majority_is_a_most_frequent_answer_and_the_first_of_them(pool):
-    """Closed form: no other answer is more frequent, nor as frequent and earlier."""
-    chosen = majority(pool)
-    counts = collections.Counter(a for a in pool if a is not None)
-    if not counts:
-        assert chosen is None
-        return
-    best = [a for a in counts if counts[a] == max(counts.values())]
-    assert chosen == min(best, key=pool.index)
-
-
-@given(POOL, st.integers(0, 9))
-def test_missing_answers_do_not_vote(pool, missing):
-    assert majority(pool + [None] * missing) == majority(pool)
-
-
-def test_majority_accuracy_is_the_mean_over_all_sub_samples():
-    """Equality with exact enumeration of ordered sub-samples, within sampling error."""
-    pool, truth, count = ["1", "1", "2", None, "2"], "1", 3
-    exact = np.mean([
-        majority([pool[i] for i in chosen]) == truth
-        for chosen in itertools.permutations(range(len(pool)), count)
-    ])  # fmt: skip
+def test_bootstrap_of_a_ratio_to_nothing_is_none():
+    values, zeros = np.ones((1, 5)), np.zeros((1, 5))
     rng = np.random.default_rng(0)
-    estimate = majority_accuracy([pool], [truth], count, 4000, rng)[0]
-    assert abs(estimate - exact) < 4 * np.sqrt(exact * (1 - exact) / 4000)
-
-
-def test_the_whole_pool_has_one_sub_sample():
-    rng = np.random.default_rng(0)
-    before = rng.bit_generator.state
-    got = majority_accuracy([["1", "2"], ["2", "2"]], ["1", "1"], 2, 50, rng)
-    assert got.tolist() == [1.0, 0.0]
-    assert rng.bit_generator.state == before
+    assert bootstrap_of(lambda a, b: a / b, [values, zeros], rng) is None
 
 
 def test_bootstrap_interval_has_its_coverage():

@@ -1,0 +1,251 @@
+"""Judged solutions are what the world says; scores are read where labels stand."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers.forward import TINY, random_params
+
+from data.errors import DataError
+from data.records import write_jsonl
+from data.steps import text_encoder
+from data.tokenizers import load_tokenizer, word_tokenizer
+from data.worlds import arithmetic
+from models import decoder, reward_model
+from models.pretrained import save_pretrained
+from research.easy_to_hard import evaluators, policies
+from research.easy_to_hard.settings import Drawn, EvaluatorTraining, PPORuns
+from research.easy_to_hard.tasks import EASY
+from research.labels import ANSWER
+from research.stages import StageResult
+from train.kl import KLConfig
+from train.ppo_config import PPOConfig
+
+WORLD = arithmetic.ArithmeticWorld(steps=((2, 2),) * 5)
+TOKENIZER = word_tokenizer(arithmetic.vocabulary(WORLD))
+CFG = dataclasses.replace(TINY, vocab_size=TOKENIZER.vocab_size)
+DRAWN = Drawn(samples=1, max_new_tokens=8, slots=8)
+
+
+def slip(text: str) -> str:
+    """The same solution with another final answer."""
+    head, marker, answer = text.rpartition(arithmetic.ANSWER)
+    return f"{head}{marker}{(int(answer) + 1) % WORLD.modulus}"
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Right solutions, and the same with a wrong answer, of three problems."""
+    folder, rng = tmp_path_factory.mktemp("pool"), np.random.default_rng(0)
+    rows = []
+    for _ in range(3):
+        problem = arithmetic.problem(WORLD, 1, rng)
+        right = arithmetic.solution(WORLD, problem, rng)
+        rows.append(
+            {
+                "prompt": problem.text,
+                "answer": problem.answer,
+                "level": 1,
+                "texts": [right, slip(right), right, "1 * 1"],
+            }
+        )
+    write_jsonl(folder / "pool.jsonl", rows)
+    return StageResult(folder, {})
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_labels_are_the_worlds_and_copies_count_once(pool, tmp_path):
+    """Closed form: steps of right solutions are 1; an answer is a matter of outcome."""
+    found = evaluators.label(tmp_path, pool=pool, world=WORLD, seed=0)
+    assert found["solutions"] == 3 * 3
+    rows = read(pool.folder / "pool.jsonl")
+    process = {
+        (r["prompt"], "".join(r["steps"])): r for r in read(tmp_path / "process.jsonl")
+    }
+    for row in rows:
+        for text in row["texts"]:
+            labels = process[row["prompt"], text]["labels"]
+            problem = arithmetic.parse(row["prompt"])
+            judged = [float(x) for x in arithmetic.check_steps(WORLD, problem, text)]
+            assert labels == judged + ([None] if ANSWER in text else [])
+    outcomes = read(tmp_path / "outcome.jsonl")
+    assert {tuple(r["labels"]) for r in outcomes} == {(1.0,), (0.0,)}
+    for row in outcomes:
+        answer = {r["prompt"]: r["answer"] for r in rows}[row["prompt"]]
+        right = arithmetic.final_answer(row["steps"][0]) == answer
+        assert row["labels"] == [float(right)]
+
+
+def test_no_outcome_is_an_error_that_says_what_to_do(pool, tmp_path):
+    rows = [
+        row | {"texts": row["texts"][:1]} for row in read(pool.folder / "pool.jsonl")
+    ]
+    write_jsonl(tmp_path / "pool.jsonl", rows)
+    with pytest.raises(DataError, match="outcome.*train the generator longer"):
+        evaluators.label(
+            tmp_path / "out", pool=StageResult(tmp_path, {}), world=WORLD, seed=0
+        )
+
+
+def test_scores_are_those_of_the_tokens_that_end_steps_and_answer(pool):
+    """Equality with one forward pass per solution, read at hand-counted places."""
+    params = reward_model.init(CFG, random_params(CFG))
+    kernel = 0.5 * jax.random.normal(jax.random.key(3), (CFG.d_model, 1))
+    params = params | {"head": {"kernel": kernel}}
+    row = read(pool.folder / "pool.jsonl")[0]
+    solutions = [(row["prompt"], text) for text in row["texts"]]
+    found = evaluators.score_solutions(CFG, params, TOKENIZER, solutions)
+    stop = TOKENIZER.encode(arithmetic.BREAK)[-1]
+    for (prompt, text), (steps, answer) in zip(solutions, found, strict=True):
+        start = text_encoder(TOKENIZER)(prompt)
+        ids = start + TOKENIZER.encode(text, previous=start[-1])
+        tokens = np.array([ids], np.int32)
+        positions, segments = decoder.plain_inputs(np.array([len(ids)]), len(ids))
+        scores = reward_model.token_scores(CFG, params, tokens, positions, segments)[0]
+        if answer is None:
+            places = [len(ids) - 1]
+            assert steps == pytest.approx([float(scores[p]) for p in places], abs=1e-4)
+            continue
+        places = [i for i, t in enumerate(ids) if t == stop and i >= len(start)]
+        assert steps == pytest.approx([float(scores[p]) for p in places], abs=1e-4)
+        assert answer == pytest.approx(float(scores[-1]), abs=1e-4)
+
+
+def test_each_kind_is_asked_about_its_own_parts():
+    row = {"steps": [[1.0, 2.0], [3.0]], "answer": [4.0, None]}
+    assert evaluators.logits_for("orm", row) == [[4.0], []]
+    assert evaluators.logits_for("prm", row) == [[1.0, 2.0], [3.0]]
+    assert evaluators.logits_for("oprm", row) == [[1.0, 2.0, 4.0], [3.0]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Data of a small world and a random generator of it, as stages leave them."""
+    folder = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(1)
+    for name, levels in (("train", (1, 4)), ("development", (1, 4)), ("test", (2, 5))):
+        rows = []
+        for level in levels * 2:
+            p = arithmetic.problem(WORLD, level, rng)
+            rows.append(
+                {
+                    "prompt": p.text,
+                    "completion": arithmetic.solution(WORLD, p, rng),
+                    "answer": p.answer,
+                    "level": p.level,
+                }
+            )
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    model = folder / "generator"
+    save_pretrained(
+        model / "hf", CFG, random_params(CFG), tokenizer_files=TOKENIZER.files.contents
+    )
+    return StageResult(folder, {}), StageResult(model, {})
+
+
+def run_ppo(folder, data, generator):
+    runs = PPORuns(
+        ppo=PPOConfig(iterations=2, prompts=4, minibatch=4, kl=KLConfig(coef=0.01)),
+        drawn=DRAWN,
+        eval_every=1,
+    )
+    value = policies.ppo_run(
+        folder,
+        data=data,
+        policy=generator,
+        evaluator=None,
+        questions=None,
+        answers=EASY,
+        runs=runs,
+        kl_coef=None,
+        faithful=False,
+        dtype="float32",
+        seed=0,
+    )
+    weights = (folder / "hf" / "model.safetensors").read_bytes()
+    return value, weights
+
+
+def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path):
+    """Invariance: other answers to hard problems leave the policy as it is, bit by bit.
+
+    Only the hard column of the development accuracy may see them.
+    """
+    data, generator = world
+    _, before = run_ppo(tmp_path / "a", data, generator)
+    other = tmp_path / "data"
+    for name in ("train", "development", "test"):
+        rows = read(data.folder / f"{name}.jsonl")
+        for row in rows:
+            if row["level"] not in EASY:
+                row["answer"] = "99"
+        write_jsonl(other / f"{name}.jsonl", rows)
+    _, after = run_ppo(tmp_path / "b", StageResult(other, {}), generator)
+    assert before == after
+
+
+def test_a_round_without_a_right_solution_leaves_the_policy(world, tmp_path):
+    """Equality: with nothing to learn from, the weights are those of the start."""
+    data, generator = world
+    rest = policies.ReST(drawn=DRAWN, most=1, rounds=1)
+    value = policies.rest_round(
+        tmp_path / "r",
+        data=data,
+        policy=generator,
+        base=generator,
+        levels=EASY,
+        rest=rest,
+        training=None,  # not reached
+        template="plain",
+        dtype="float32",
+        seed=0,
+        number=1,
+    )
+    assert value["selected"] == 0
+    weights = [
+        f / "hf" / "model.safetensors" for f in (tmp_path / "r", generator.folder)
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_accuracy_is_by_group():
+    problems = [{"level": level, "answer": "1"} for level in (1, 2, 4)]
+    texts = [f"{arithmetic.ANSWER}1", f"{arithmetic.ANSWER}2", f"{arithmetic.ANSWER}1"]
+    assert policies.accuracy(problems, texts) == {"easy": 0.5, "hard": 1.0}
+
+
+def test_the_best_round_is_the_earliest_by_easy_problems():
+    rounds = [
+        StageResult(None, {"development": {"easy": easy, "hard": hard}})
+        for easy, hard in ((0.5, 0.9), (0.7, 0.1), (0.7, 1.0))
+    ]
+    assert policies.best(rounds) == 1
+
+
+def test_an_evaluator_learns_and_its_folder_loads(pool, world, tmp_path):
+    """Round trip: metrics of held-out problems, and a folder with the tokenizer."""
+    labels = tmp_path / "labels"
+    evaluators.label(labels, pool=pool, world=WORLD, seed=0)
+    value = evaluators.train_evaluator(
+        tmp_path / "oprm",
+        labels=StageResult(labels, {}),
+        start=world[1],
+        kind="oprm",
+        training=EvaluatorTraining(
+            epochs=3.0, batch_size=2, length=64, held_out=0.4, eval_every=2
+        ),
+        dtype="float32",
+        seed=0,
+    )
+    assert value["rows"] == len(read(labels / "process.jsonl")) + len(
+        read(labels / "outcome.jsonl")
+    )
+    assert 0 <= value["eval/brier"] <= 1
+    loaded = reward_model.load_reward_model(tmp_path / "oprm" / "hf")
+    assert loaded.cfg.vocab_size == CFG.vocab_size
+    assert load_tokenizer(tmp_path / "oprm" / "hf").encode("1") == TOKENIZER.encode("1")
