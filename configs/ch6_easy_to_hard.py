@@ -57,7 +57,7 @@ def demo(c):
             scale_rare=0.7,
             scale_common=0.3,
         ),
-        sizes=dict(train=(400, 800, 800, 800, 800), development=500, test=500),
+        sizes=dict(train=(400, 800, 800, 250, 250), development=500, test=500),
         facts=20000,
         wrong_share=0.35,
         scale_share=0.4,
@@ -78,15 +78,15 @@ def demo(c):
     )
     c.evaluators = dict(
         kinds=("oprm",),
-        drawn=dict(samples=6, temperature=1.2, top_k=0, max_new_tokens=112, slots=256),
+        drawn=dict(samples=5, temperature=1.2, top_k=0, max_new_tokens=112, slots=256),
         training=dict(
-            epochs=4.0,
-            batch_size=32,
+            steps=600,
+            batch_size=16,
             length=160,
             where="end",
             held_out=0.1,
             eval_every=100,
-            optimizer=adamw(1e-3, 0.01),
+            optimizer=adamw(2e-3, 0.01),
         ),
     )
     return c
@@ -97,7 +97,9 @@ def mini(c):
     demo(c)
     c.sampled.votes = 32
     c.sampled.counts = (1, 2, 4, 8, 16, 32)
+    c.miniature.sizes.train = (400, 800, 800, 800, 800)
     c.evaluators.kinds = ("orm", "prm", "oprm")
+    c.evaluators.training.steps = 1000
     c.large = dict(
         d_model=144, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=384, init_std=0.1
     )
@@ -140,6 +142,10 @@ def programs():
     return dict(
         model=dict(
             d_model=64, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=160, init_std=0.1
+        ),
+        world=dict(
+            clauses=((1, 3), (2, 4), (3, 5), (3, 5), (4, 6)),
+            rare_share=(0.1, 0.1, 0.45, 0.5, 0.55),
         ),
         facts=16000,
         wrong_share=0.5,

@@ -112,7 +112,8 @@ def whiten(x, mask, *, shift_mean: bool = True):
     Statistics are of the whole array, over all devices and micro-batches.
 
     Args:
-      shift_mean: False adds the mean back: only the scale changes.
+      shift_mean: False adds the mean back, as TRL and the original code do for rewards;
+        then every token has a share of the mean that the scaling took away.
     """
     weight = jnp.maximum(jnp.sum(mask), 1.0)
     mean = jnp.sum(x * mask) / weight

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from data.worlds.arithmetic import proportional
 from models.config import DType, Remat
 from research.easy_to_hard.coding import Coding
 from research.easy_to_hard.icl import Exemplars
@@ -55,6 +56,21 @@ class Settings:
             self.evaluators is None or "prm" not in self.evaluators.kinds
         ):
             raise ValueError("policies: expected evaluators, with kind prm among them")
+        if self.large is not None and (
+            self.evaluators is None or "oprm" not in self.evaluators.kinds
+        ):
+            raise ValueError("large: expected evaluators, with kind oprm among them")
+        if self.miniature is not None:
+            needed = {"test": self.miniature.sizes.test}
+            if self.policies is not None:
+                needed["development"] = self.miniature.sizes.development
+            for name, total in needed.items():
+                counts = proportional(total)
+                if not sum(counts[:3]) or not sum(counts[3:]):
+                    raise ValueError(
+                        f"miniature.sizes.{name}: expected easy and hard problems, got "
+                        f"{total} in all"
+                    )
         longest = self.sft.length + self.sampled.max_new_tokens
         if self.miniature is not None and longest > self.model.max_position:
             raise ValueError(

@@ -9,6 +9,7 @@ answer, has one score: the logit at its last token.
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,18 +25,26 @@ from models import reward_model
 from models.config import DecoderConfig
 from models.pretrained import from_pretrained
 from models.sampler import generate
-from models.sampling import Sampling
+from models.sampling import EOS, Sampling
 from research.easy_to_hard.settings import Drawn, EvaluatorTraining
 from research.easy_to_hard.tasks import read_problems
 from research.label_rows import balance, distinct
 from research.labels import ANSWER, Candidate, from_verifier, parts
 from research.stages import StageResult
+from train.calibration import auc
 from train.keys import purpose_key
 from train.loop import LoopConfig
 from train.progress import Progress
 from train.reward import train_reward
 
-KINDS = ("orm", "prm", "oprm")
+FILES = {"orm": ["outcome"], "prm": ["process"], "oprm": ["process", "outcome"]}
+
+
+class Solutions(NamedTuple):
+    """Texts of several responses per prompt, and whether each came to its end."""
+
+    texts: list[list[str]]
+    ended: list[list[bool]]
 
 
 def sample(
@@ -45,8 +54,8 @@ def sample(
     prompts: Sequence[str],
     drawn: Drawn,
     key,
-) -> list[list[str]]:
-    """`drawn.samples` responses to each prompt, as texts."""
+) -> Solutions:
+    """`drawn.samples` responses to each prompt."""
     encode = text_encoder(tokenizer)
     total = len(prompts) * drawn.samples
     with Progress(total, unit="response") as bar:
@@ -67,7 +76,9 @@ def sample(
             on_response=lambda _: bar.update(next(done)),
         )
     texts = [tokenizer.decode(rollout.response(i)) for i in range(total)]
-    return [texts[i : i + drawn.samples] for i in range(0, total, drawn.samples)]
+    ended = (rollout.reasons == EOS).tolist()
+    groups = [slice(i, i + drawn.samples) for i in range(0, total, drawn.samples)]
+    return Solutions([texts[g] for g in groups], [ended[g] for g in groups])
 
 
 def draw(
@@ -91,7 +102,7 @@ def draw(
     problems = list({row["prompt"]: row for row in rows}.values())
     prompts = [p["prompt"] for p in problems]
     key = purpose_key(jax.random.key(seed), "training pool")
-    texts = sample(cfg, params, tokenizer, prompts, drawn, key)
+    texts = sample(cfg, params, tokenizer, prompts, drawn, key).texts
     write_jsonl(folder / "pool.jsonl", [
         {"prompt": p["prompt"], "answer": p["answer"], "level": p["level"], "texts": t}
         for p, t in zip(problems, texts, strict=True)
@@ -177,16 +188,19 @@ def train_evaluator(
     tokenizer = load_tokenizer(path)
     loaded = from_pretrained(path, dtype)
     encode = text_encoder(tokenizer)
-    files = {"orm": ["outcome"], "prm": ["process"], "oprm": ["process", "outcome"]}
-    rows = [
-        (name, LabelledSteps(r["prompt"], tuple(r["steps"]), tuple(r["labels"])))
-        for name in files[kind]
-        for r in (x.row for x in read_records(labels.folder / f"{name}.jsonl"))
-    ]
-    prompts = sorted({row.prompt for _, row in rows})
+    found = {
+        name: [
+            LabelledSteps(r["prompt"], tuple(r["steps"]), tuple(r["labels"]))
+            for r in (x.row for x in read_records(labels.folder / f"{name}.jsonl"))
+        ]
+        for name in ("process", "outcome")
+    }
+    # The same problems are held out from every kind.
+    prompts = sorted({row.prompt for rows in found.values() for row in rows})
     rng = np.random.default_rng([seed, 31])
     count = max(1, round(training.held_out * len(prompts)))
     held = set(rng.permutation(prompts)[:count].tolist())
+    rows = [(name, row) for name in FILES[kind] for row in found[name]]
 
     def encoded(wanted: Callable[[str], bool], ends: bool) -> list[LabelledExample]:
         # An outcome is learned at every token, like a value; a step where it ends.
@@ -207,7 +221,7 @@ def train_evaluator(
         length=training.length,
         pad_id=tokenizer.pad_id,
         batch_size=training.batch_size,
-        epochs=training.epochs,
+        steps=training.steps,
         seed=seed,
         optimizer=training.optimizer,
         loop=LoopConfig(
@@ -233,7 +247,23 @@ def train_evaluator(
     for row in fitted.rows:
         if row["step"] == step:
             best |= {k: v for k, v in row.items() if k.startswith("eval/")}
+    for name in FILES[kind]:
+        best[f"eval/{name}_auc"] = _auc(
+            loaded.cfg, fitted.state.params, encode, found[name], held
+        )
     return {"rows": len(rows), "step": step, **best}
+
+
+def _auc(cfg, params, encode, rows, held) -> float | None:
+    """Of labels of one sort on held-out problems, where they end; None: one class."""
+    examples = [encode_steps(encode, row, "end") for row in rows if row.prompt in held]
+    places = [np.flatnonzero(e.weights) for e in examples]
+    scores = reward_model.score_places(
+        cfg, params, [e.tokens for e in examples], places
+    )
+    truth = [e.labels[at] for e, at in zip(examples, places, strict=True)]
+    value = auc(np.concatenate(scores), np.concatenate(truth)) if examples else np.nan
+    return None if np.isnan(value) else float(value)
 
 
 def score(

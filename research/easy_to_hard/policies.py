@@ -115,6 +115,30 @@ def measured(
     return {"development": finish(folder, loaded, loaded.params, data, drawn)}
 
 
+def _solutions(folder: Path, policy: Loaded, problems, drawn: Drawn, key):
+    """Solutions drawn from a policy; kept in the folder, so that a rerun has the same.
+
+    Training that goes on must find the data that it began with, also where another
+    machine would draw other samples.
+    """
+    path = folder / "samples.jsonl"
+    if not path.exists():
+        found = evaluators.sample(
+            policy.cfg,
+            policy.params,
+            policy.tokenizer,
+            [p["prompt"] for p in problems],
+            drawn,
+            key,
+        )
+        write_jsonl(path, [
+            {"texts": texts, "ended": ended}
+            for texts, ended in zip(*found, strict=True)
+        ])  # fmt: skip
+    rows = [record.row for record in read_records(path)]
+    return evaluators.Solutions([r["texts"] for r in rows], [r["ended"] for r in rows])
+
+
 def rest_round(
     folder: Path,
     *,
@@ -136,14 +160,8 @@ def rest_round(
     """
     start = load(policy, dtype)
     problems = problems_of(data, levels)
-    texts = evaluators.sample(
-        start.cfg,
-        start.params,
-        start.tokenizer,
-        [p["prompt"] for p in problems],
-        rest.drawn,
-        purpose_key(jax.random.key(seed), "rest", number),
-    )
+    key = purpose_key(jax.random.key(seed), "rest", number)
+    texts = _solutions(folder, start, problems, rest.drawn, key).texts
     right = [
         [final_answer(t) == p["answer"] for t in several]
         for p, several in zip(problems, texts, strict=True)
@@ -194,9 +212,7 @@ def dpo_round(
     problems = problems_of(data, EASY)
     prompts = [p["prompt"] for p in problems]
     key = purpose_key(jax.random.key(seed), "dpo", number)
-    texts = evaluators.sample(
-        start.cfg, start.params, start.tokenizer, prompts, rounds.drawn, key
-    )
+    texts, ended = _solutions(folder, start, problems, rounds.drawn, key)
     judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
     flat = [(p, t) for p, several in zip(prompts, texts, strict=True) for t in several]
     found = iter(
@@ -217,18 +233,32 @@ def dpo_round(
     )  # fmt: skip
     if not rows:
         return _unchanged(folder, start, data, rounds.drawn, "pairs")
-    encode, stop = text_encoder(start.tokenizer), start.tokenizer.stop_ids[:1]
+    encode, stop = text_encoder(start.tokenizer), list(start.tokenizer.stop_ids[:1])
+    whole = {
+        (p, t)
+        for p, several, whole in zip(prompts, texts, ended, strict=True)
+        for t, end in zip(several, whole, strict=True)
+        if end
+    }
 
     def pair(row):
         prompt = encode(row["prompt"])
-        sides = (
-            [*encode(row[side], previous=prompt[-1]), *stop]
-            for side in ("chosen", "rejected")
-        )
+        sides = []
+        for side in (row["chosen"], row["rejected"]):
+            ids = encode(side, previous=prompt[-1])
+            # A response that was cut at its budget did not choose to stop.
+            sides.append(ids + (stop if (row["prompt"], side) in whole else []))
         return token_pair(prompt, *sides)
 
+    fitting = [
+        made
+        for made in map(pair, rows)
+        if max(len(made.chosen.tokens), len(made.rejected.tokens)) <= rounds.length
+    ]
+    if not fitting:
+        return _unchanged(folder, start, data, rounds.drawn, "pairs")
     pairs = batches(
-        [pair(row) for row in rows],
+        fitting,
         batch_size=rounds.batch_size,
         length=rounds.length,
         pad_id=start.tokenizer.pad_id,
@@ -248,7 +278,12 @@ def dpo_round(
     params = fitted.state.params
     export(folder, start, params)
     score = finish(folder, start, params, data, rounds.drawn)
-    return {"pairs": len(rows), "steps": steps, "development": score}
+    return {
+        "pairs": len(fitting),
+        "dropped": len(rows) - len(fitting),
+        "steps": steps,
+        "development": score,
+    }
 
 
 def _unchanged(folder, policy: Loaded, data, drawn, what: str) -> dict:
@@ -274,7 +309,8 @@ def ppo_run(
     *,
     data: StageResult,
     policy: StageResult,
-    evaluator: StageResult | None,
+    evaluator: StageResult,
+    process: bool,
     questions: Sequence[int] | None,
     answers: Sequence[int] | None,
     runs: PPORuns,
@@ -286,12 +322,13 @@ def ppo_run(
     """Stage: PPO on questions of some levels, with the answers of some (None: all).
 
     Args:
-      evaluator: a process model, which rewards steps and from which the critic starts;
-        None leaves the final answers as the only reward and starts a critic at zero.
+      evaluator: a process model, from which the critic starts in every run; `process`
+        says whether it rewards steps too, or final answers are the only reward.
       kl_coef: None for that of `runs`. faithful: with the original code's quirks.
 
-    Leaves curve.jsonl, a row per evaluation: {step, reward, kl, easy, hard}; the last
-    two on development problems. The best policy by the easy ones is kept.
+    Leaves curve.jsonl, a row per evaluation: {step, reward, kl, unfinished, easy,
+    hard}; the last two on development problems. The best policy by the easy ones is
+    kept, or by all where the answers of all are known.
     """
     start = load(policy, dtype)
     tokenizer = start.tokenizer
@@ -303,20 +340,26 @@ def ppo_run(
     encode = text_encoder(tokenizer)
     drawn = runs.drawn
 
-    def correct(ids, i):
-        if truth[i] is None:
-            return None
-        return final_answer(tokenizer.decode(ids)) == truth[i]
+    def answer_of(ids):
+        return final_answer(tokenizer.decode(ids))
 
+    def correct(ids, i):
+        answer = answer_of(ids)
+        if answer is None:  # not even where the truth is unknown: stopping is no answer
+            return False
+        return None if truth[i] is None else answer == truth[i]
+
+    def unfinished(rollout, prompt_ids):
+        rows = range(len(prompt_ids))
+        missing = np.array([answer_of(rollout.response(i)) is None for i in rows])
+        return -(missing | ~rewards.ended(rollout)).astype(np.float32)
+
+    judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
     terms = [
         rewards.Term(rewards.final_answer(correct, unavailable=runs.unavailable)),
-        rewards.Term(rewards.missing_eos(), 1.0),
+        rewards.Term(rewards.Reward("unfinished", "terminal", unfinished)),
     ]
-    if evaluator is None:
-        value = start.cfg, reward_model.init(start.cfg, start.params)
-    else:
-        judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
-        value = judge.cfg, judge.params
+    if process:
         score = partial(reward_model.score_places, judge.cfg, judge.params, batch=256)
         places = partial(step_places, tokenizer, until=ANSWER)
         terms.append(
@@ -328,7 +371,13 @@ def ppo_run(
     development = read_problems(data.folder / "development.jsonl")
 
     def evaluate(params):
-        found = accuracy(development, greedy(start, params, development, drawn))
+        texts = greedy(start, params, development, drawn)
+        found = accuracy(development, texts)
+        right = [
+            final_answer(t) == p["answer"]
+            for p, t in zip(development, texts, strict=True)
+        ]
+        found["all"] = float(np.mean(right))
         return {f"eval/{name}": value for name, value in found.items()}
 
     ppo_cfg = dataclasses.replace(
@@ -349,7 +398,7 @@ def ppo_run(
         Sampling(
             temperature=drawn.temperature, top_k=drawn.top_k, eos_ids=tokenizer.stop_ids
         ),
-        value=value,
+        value=(judge.cfg, judge.params),
         optimizer=runs.optimizer,
         loop=LoopConfig(
             log_every=runs.eval_every,
@@ -357,7 +406,7 @@ def ppo_run(
             checkpoint_every=runs.eval_every,
             keep_best=True,
             use_best=True,
-            best="eval/easy",
+            best="eval/all" if answers is None else "eval/easy",
             best_is="highest",
         ),
         workdir=folder,
@@ -368,6 +417,7 @@ def ppo_run(
     export(folder, start, params)
     curve: dict[int, dict] = {}
     names = {"train/reward": "reward", "train/kl/response": "kl",
+             "train/reward/unfinished": "unfinished",
              "eval/easy": "easy", "eval/hard": "hard"}  # fmt: skip
     for row in fitted.rows:
         seen = {names[k]: v for k, v in row.items() if k in names}

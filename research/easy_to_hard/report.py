@@ -38,7 +38,9 @@ def write_report(
         sections.append(part)
         claims += found
     if policies:
-        part, found = tables_policies.section(policies)
+        part, found = tables_policies.section(
+            policies, tables_reranking.ready(evaluators, "prm", seeds)
+        )
         sections.append(part)
         claims += found
     if programs:
@@ -60,7 +62,7 @@ def write_report(
         + (
             f"and {len(seeds)} seeds; so few seeds show little of how they vary."
             if len(seeds) > 1
-            else "only: with one seed, how seeds vary is not known."
+            else "only. With one seed, how seeds vary is not known."
         ),
         [Section("What holds", claims), *sections],
     )

@@ -115,12 +115,13 @@ class Drawn:
 class EvaluatorTraining:
     """How an evaluator is trained.
 
-    `where` a step's label is learned: at "all" its tokens or at its "end". `held_out`
-    is the share of the easy problems that early stopping looks at, every `eval_every`
-    updates.
+    All kinds get `steps` updates, so that they are compared at equal compute. `where` a
+    step's label is learned: at "all" its tokens or at its "end". `held_out` is the
+    share of the easy problems that the choice of the best evaluation, every
+    `eval_every` updates, and the metrics look at.
     """
 
-    epochs: float = positive(2.0)
+    steps: int = positive(1000)
     batch_size: int = positive(32)
     length: int = positive(128)
     where: Literal["all", "end"] = "end"
@@ -136,6 +137,13 @@ class Evaluators:
     training: EvaluatorTraining
     drawn: Drawn = Drawn()
     kinds: tuple[str, ...] = ("orm", "prm", "oprm")
+
+    def __post_init__(self):
+        known = {"orm", "prm", "oprm"}
+        if not self.kinds or not set(self.kinds) <= known:
+            raise ValueError(
+                f"kinds: expected some of {', '.join(sorted(known))}, got {self.kinds}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

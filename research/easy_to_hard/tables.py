@@ -139,7 +139,7 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
         "Accuracy on held-out problems (the generators' half of Table 6.1)",
         "Full SFT saw solutions of levels 1 to 5, easy-to-hard SFT of levels 1 to 3; "
         "maj@n is a majority of n answers. PRM800K and MetaMath are the thesis's rows: "
-        "Llemma-7B on MATH500"
+        "Llemma-7B (large: 34B) on MATH500"
         + (": compare the order and the gaps, not the levels." if miniature else "."),
     )
 

@@ -145,10 +145,20 @@ def world(tmp_path_factory):
     save_pretrained(
         model / "hf", CFG, random_params(CFG), tokenizer_files=TOKENIZER.files.contents
     )
-    return StageResult(folder, {}), StageResult(model, {})
+    params = reward_model.init(CFG, random_params(CFG))
+    kernel = 0.5 * jax.random.normal(jax.random.key(5), (CFG.d_model, 1))
+    judge = folder / "judge"
+    reward_model.save_reward_model(
+        judge / "hf",
+        CFG,
+        params | {"head": {"kernel": kernel}},
+        tokenizer_files=TOKENIZER.files.contents,
+        pad_id=TOKENIZER.pad_id,
+    )
+    return StageResult(folder, {}), StageResult(model, {}), StageResult(judge, {})
 
 
-def run_ppo(folder, data, generator):
+def run_ppo(folder, data, generator, judge):
     runs = PPORuns(
         ppo=PPOConfig(iterations=2, prompts=4, minibatch=4, kl=KLConfig(coef=0.01)),
         drawn=DRAWN,
@@ -158,7 +168,8 @@ def run_ppo(folder, data, generator):
         folder,
         data=data,
         policy=generator,
-        evaluator=None,
+        evaluator=judge,
+        process=True,
         questions=None,
         answers=EASY,
         runs=runs,
@@ -176,8 +187,8 @@ def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path):
 
     Only the hard column of the development accuracy may see them.
     """
-    data, generator = world
-    _, before = run_ppo(tmp_path / "a", data, generator)
+    data, generator, judge = world
+    _, before = run_ppo(tmp_path / "a", data, generator, judge)
     other = tmp_path / "data"
     for name in ("train", "development", "test"):
         rows = read(data.folder / f"{name}.jsonl")
@@ -185,13 +196,13 @@ def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path):
             if row["level"] not in EASY:
                 row["answer"] = "99"
         write_jsonl(other / f"{name}.jsonl", rows)
-    _, after = run_ppo(tmp_path / "b", StageResult(other, {}), generator)
+    _, after = run_ppo(tmp_path / "b", StageResult(other, {}), generator, judge)
     assert before == after
 
 
 def test_a_round_without_a_right_solution_leaves_the_policy(world, tmp_path):
     """Equality: with nothing to learn from, the weights are those of the start."""
-    data, generator = world
+    data, generator, _ = world
     rest = policies.ReST(drawn=DRAWN, most=1, rounds=1)
     value = policies.rest_round(
         tmp_path / "r",
@@ -237,7 +248,7 @@ def test_an_evaluator_learns_and_its_folder_loads(pool, world, tmp_path):
         start=world[1],
         kind="oprm",
         training=EvaluatorTraining(
-            epochs=3.0, batch_size=2, length=64, held_out=0.4, eval_every=2
+            steps=6, batch_size=2, length=64, held_out=0.4, eval_every=2
         ),
         dtype="float32",
         seed=0,
@@ -246,6 +257,7 @@ def test_an_evaluator_learns_and_its_folder_loads(pool, world, tmp_path):
         read(labels / "outcome.jsonl")
     )
     assert 0 <= value["eval/brier"] <= 1
+    assert 0 <= value["eval/process_auc"] <= 1
     loaded = reward_model.load_reward_model(tmp_path / "oprm" / "hf")
     assert loaded.cfg.vocab_size == CFG.vocab_size
     assert load_tokenizer(tmp_path / "oprm" / "hf").encode("1") == TOKENIZER.encode("1")
