@@ -7,7 +7,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 .PHONY: demo env test test-env test-slow lint benchmarks clean
 
 demo: env
-	$(PY) -m research.run --config=configs/ch6_easy_to_hard.py:mini --workdir=runs/ch6_mini
+	$(PY) -m research.run --config=configs/ch6_easy_to_hard.py:demo --workdir=runs/ch6_demo
 
 env: $(VENV)/core.stamp
 

@@ -22,7 +22,7 @@ paper: Llemma-7B on PRM800K solutions (the paper's Table A4), MATH500 held out.
 
 from ml_collections import config_dict
 
-VARIANTS = ("demo", "mini", "report", "paper")
+VARIANTS = ("mini", "demo", "report", "paper")
 
 
 def get_config(variant="mini"):
