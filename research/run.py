@@ -16,6 +16,7 @@ from train.host import tune_host
 if __name__ == "__main__":
     tune_host()  # starts the process anew, so before anything slow is imported
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -59,29 +60,48 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     if values.dry_run:
         print(table(survey(plan, workdir, values.only, values["from"].value)))
         return
-    reuse_compiled(workdir / "compiled")
     command = shlex.join(["python", "-m", "research.run", *sys.argv[1:]])
     info = RunInfo(config.to_dict(), command, workdir)
-    results = execute(
-        plan,
-        workdir,
-        only=values.only,
-        redo_from=values["from"].value,
-        run_info=info,
-        before=lambda: write_origin(info),
-    )
+    with reuse_compiled(workdir / "compiled"):
+        results = execute(
+            plan,
+            workdir,
+            only=values.only,
+            redo_from=values["from"].value,
+            run_info=info,
+            before=lambda: write_origin(info),
+        )
     last = results.get(plan.handles[-1].name)
     report = publish(last, workdir) if last else None
     if report:
         print(f"report: {report}")
 
 
-def reuse_compiled(folder: Path) -> None:
-    """Stages that differ in data or seed alone share what XLA compiled for them."""
-    import jax
+@contextlib.contextmanager
+def reuse_compiled(folder: Path):
+    """Stages that differ in data or seed alone share what XLA compiled for them.
 
-    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    Only here: what the same process compiles later must not land in this folder.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    ours = {
+        "jax_compilation_cache_dir": str(folder.absolute()),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    before = {name: getattr(jax.config, name) for name in ours}
+
+    def use(settings):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # it keeps the folder that it began with
+
+    use(ours)
+    try:
+        yield
+    finally:
+        use(before)
 
 
 def declare(config: config_dict.ConfigDict) -> Plan:

@@ -1,5 +1,6 @@
 """Quiet, offline, CPU; and the checkpoint factory that parity tests share."""
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -13,7 +14,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """Programs of one file are not kept for the next.
+
+    Every compiled program holds memory maps, of which Linux allows a process 65,530:
+    the suite in one process came to its end by that, in the middle of a compilation.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
