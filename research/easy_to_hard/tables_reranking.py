@@ -217,15 +217,17 @@ def name_of(way) -> str:
 
 def table(read: Reranked, rng) -> Table:
     """Every way with the whole pool, ours and the thesis's."""
-    rows = []
+    rows, theirs = [], []
     for way in ways_of(read):
+        names = [GENERATORS[way[0]], name_of(way)]
         ours = [read.estimate(way, group, rng) for group in GROUPS]
-        thesis = THESIS.get(way, (None,) * len(GROUPS))
-        thesis = [None if x is None else x / 100 for x in thesis]
-        rows.append([GENERATORS[way[0]], name_of(way), *ours, *thesis])
-    columns = [Column("generator"), Column("way")]
+        rows.append([*names, "here", *ours])
+        if way in THESIS:
+            numbers = [None if x is None else x / 100 for x in THESIS[way]]
+            theirs.append([*names, "thesis", *numbers])
+    columns = [Column("generator"), Column("way"), Column("source")]
     columns += [Column(group, format=".1%") for group in GROUPS]
-    columns += [Column(f"thesis, {group}", format=".1%") for group in GROUPS]
+    rows += theirs
     most = read.counts[-1]
     return Table(
         columns,
