@@ -49,6 +49,12 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+def fewer_slots(rows: int) -> int:
+    """The greatest of {1, 1.5} times a power of two below rows (at least 2)."""
+    half = 1 << ((rows - 1).bit_length() - 1)
+    return half * 3 // 2 if half * 3 // 2 < rows else half
+
+
 def check_prompts(
     cfg, prompts, prefix, budgets, max_length=None, name="prompt {}".format
 ) -> None:
@@ -176,9 +182,9 @@ def stream(
       max_new_tokens: the budget of response tokens, one for all or one per prompt.
       samples: responses per prompt. prefix: tokens that precede every prompt.
       slots: rows decoded at once. prefill_rows: prompts prefilled at once, at most.
-      shrink: halve the slots when half of them are free and nothing waits. Each size
-        is compiled once: it pays over many calls of one shape, on CPU above all, where
-        a decoding step costs by the row.
+      shrink: fewer slots (`fewer_slots`) when that many suffice and nothing waits. Each
+        size is compiled once: it pays over many calls of one shape, on CPU above all,
+        where a decoding step costs by the row.
       max_length: the most tokens of prefix + prompt + response (default: the model's).
       row_ids: ids of the rows for the keys (default 0, 1, ...).
 
@@ -312,7 +318,8 @@ def _stream(cfg, params, request: Request) -> Iterator[Response]:
         occupied = rows - len(free)
         if not occupied:
             return
-        fewer = rows // 2 if request.shrink and rows >= LEAST_TO_SHRINK else 0
+        shrinks = request.shrink and rows >= LEAST_TO_SHRINK
+        fewer = fewer_slots(rows) if shrinks else 0
         if not waiting and occupied <= fewer:
             kept = sorted(range(rows), key=lambda slot: owner[slot] < 0)[:fewer]
             state = slots_lib.keep(state, np.array(kept, np.int32))
