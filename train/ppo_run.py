@@ -338,7 +338,7 @@ def _identity(cfg: RunConfig) -> dict:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    pass
+    """No flags of its own."""
 
 
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:

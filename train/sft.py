@@ -161,8 +161,8 @@ def prepare(cfg: SFTConfig, workdir: Path | None = None) -> Prepared:
     }
     train = batches(examples, **layout, seed=cfg.seed, buckets=cfg.buckets)
     held_out = eval_batches(held, **layout) if held else None
-    if cfg.loop.keep_best and held_out is None:
-        raise ConfigError("config.loop.keep_best: needs held-out data to evaluate on")
+    if (watches := cfg.loop.watches) and held_out is None:
+        raise ConfigError(f"config.loop.{watches}: needs held-out data to evaluate on")
     steps = run_steps(cfg, train)
     make_optimizer(cfg.optimizer, steps, param_shapes(model))  # checks its settings
     return Prepared(model, tokenizer, train, held_out, steps, tuple(notes))

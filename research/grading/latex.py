@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 
 
 class _TooDeep(Exception):
-    pass
+    """Braces nest deeper than an answer would have them."""
 
 
 def to_plain(text: str) -> str:

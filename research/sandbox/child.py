@@ -219,7 +219,7 @@ def main() -> None:
         for fd in (0, 1, 2):
             os.close(fd)
         os.waitpid(first, 0)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the parent must hear of it
         tell(control, error=f"{type(error).__name__}: {error}")
     os._exit(0)
 

@@ -40,8 +40,8 @@ ATTACKS = {
     "read_a_file": ({"error"}, "print('LEAK', open('HOST/secret.txt').read())"),
     "read_home": (
         {"ok"},
-        "import os\nfor d in ('HOST', '/home', '/etc/passwd', '/work', '/var', '/tmp',"
-        " '/proc/self', '/proc/1', '/sys/kernel', '/root/.ssh'):\n"
+        "import os\nfor d in ('HOST', '/home', '/etc/passwd', '/srv', '/var', '/tmp',"
+        " '/proc/self', '/proc/1', '/sys/kernel', '/mnt'):\n"
         "    if os.path.exists(d): print('LEAK', d)",
     ),
     "read_the_environment": (
