@@ -4,6 +4,8 @@
         --dry-run         show which stages would run, and why
         --only=a,b        run just these stages
         --from=x          run x again, and all that depends on it
+        --jobs=N          so many stages at once, each in a process (default: `jobs` of
+                          the config, at most one per CPU core, one on accelerators)
 
 The config's `experiment` names the function, 'research.<package>.<module>:<function>',
 taking a `Plan` and a dataclass of settings that the rest of the config fills. Stages
@@ -11,7 +13,7 @@ that are done are not repeated, so the same command continues an interrupted run
 the last stage leaves a report, it is copied to the run's folder.
 """
 
-from train.host import tune_host
+from train.host import tune_host, uses_cpu
 
 if __name__ == "__main__":
     tune_host()  # starts the process anew, so before anything slow is imported
@@ -20,6 +22,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import os
 import platform
 import re
 import shlex
@@ -31,6 +34,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from research.stages import Plan, RunInfo, StageResult, execute, survey
+from research.workers import Workers, serve
 from train.cli import run_main
 from train.errors import ConfigError
 from train.files import write_atomic, write_json
@@ -50,6 +54,12 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "dry_run", False, "show what would run, and why", flag_values=values
     )
+    flags.DEFINE_integer(
+        "jobs", None, "stages at once, each in a process", 1, flag_values=values
+    )
+    flags.DEFINE_bool(
+        "worker", False, "for --jobs: run named stages", flag_values=values
+    )
 
 
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
@@ -60,8 +70,15 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     if values.dry_run:
         print(table(survey(plan, workdir, values.only, values["from"].value)))
         return
-    command = shlex.join(["python", "-m", "research.run", *sys.argv[1:]])
+    own = [a for a in sys.argv[1:] if a != "--worker"]
+    command = shlex.join(["python", "-m", "research.run", *own])
     info = RunInfo(config.to_dict(), command, workdir)
+    if values.worker:
+        with reuse_compiled(workdir / "compiled"):
+            serve(plan, workdir, info)
+        return
+    jobs = count_jobs(config.get("jobs", 1), values.jobs)
+    again = [sys.executable, "-m", "research.run", *own, "--worker"]
     with reuse_compiled(workdir / "compiled"):
         results = execute(
             plan,
@@ -70,11 +87,28 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
             redo_from=values["from"].value,
             run_info=info,
             before=lambda: write_origin(info),
+            workers=Workers(jobs, again) if jobs > 1 else None,
         )
     last = results.get(plan.handles[-1].name)
     report = publish(last, workdir) if last else None
     if report:
         print(f"report: {report}")
+
+
+def count_jobs(configured: int, asked: int | None) -> int:
+    """How many stages run at once: as asked, else as configured where that is no waste.
+
+    Raises ConfigError for several on an accelerator, which one process holds.
+    """
+    if type(configured) is not int or configured < 1:
+        raise ConfigError(f"config.jobs: expected an integer >= 1, got {configured!r}")
+    if uses_cpu(os.environ):
+        return asked or min(configured, os.cpu_count() or 1)
+    if asked is not None and asked > 1:
+        raise ConfigError(
+            f"--jobs: {asked} processes cannot share an accelerator; expected 1"
+        )
+    return 1
 
 
 @contextlib.contextmanager
@@ -108,6 +142,7 @@ def declare(config: config_dict.ConfigDict) -> Plan:
     """The plan of the experiment that the config names, with its settings checked."""
     settings = config.to_dict()
     experiment, cls = resolve(settings.pop("experiment", None))
+    settings.pop("jobs", None)  # how to run, not what
     plan = Plan()
     experiment(plan, build(cls, settings))
     return plan

@@ -27,14 +27,18 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from research.interrupts import interruptible
 from research.records import FORMAT, StageError, difference, read_record
 from train.errors import Preempted
 from train.files import write_json
 from train.locks import locked
+
+if TYPE_CHECKING:
+    from research.workers import Workers
 
 
 class StageResult(NamedTuple):
@@ -181,40 +185,75 @@ def execute(
     run_info: RunInfo | None = None,
     before: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
+    workers: "Workers | None" = None,
 ) -> dict[str, StageResult]:
-    """Runs what has to run, in order of declaration; returns the results by name.
+    """Runs what has to run; returns the results by name.
 
+    Without `workers` (see `research.workers`), one stage after the other in the order
+    of declaration; with them, stages that do not need each other run at once.
     `before` is called once the folder is ours and the selection makes sense.
     Raises StageError when another process works in `workdir`, and Preempted on SIGINT
-    or SIGTERM: finished stages and the folder of the running one are kept.
+    or SIGTERM: finished stages and the folders of running ones are kept.
     """
     workdir = Path(workdir)
     run_info = run_info or RunInfo(workdir=workdir)
     start = time.monotonic()
-    with locked(workdir / ".lock", StageError):
+    command = "the same command"
+    with locked(workdir / ".lock", StageError) as lock:
         statuses = survey(plan, workdir, only, redo_from)
         before()
-        results: dict[Handle, StageResult] = {}
-        command = "the same command"
-        for i, (handle, state, reason) in enumerate(statuses, 1):
-            label = f"[{i}/{len(statuses)}] {handle.name}"
-            if state == "to run":
-                say(f"{label}: running ({reason})")
-                timings = _timings(workdir, results)
-                info = dataclasses.replace(run_info, timings=timings)
-                if handle.name == redo_from:
-                    shutil.rmtree(folder_of(workdir, handle), ignore_errors=True)
+        for status in statuses:
+            if status.state != "to run":
+                say(f"{_label(plan, status.handle)}: {status.state} ({status.reason})")
+        todo = [s for s in statuses if s.state == "to run"]
+
+        def forget(handle) -> bool:
+            """Clears the folder of the stage of --from, whose old result must go."""
+            if handle.name == redo_from:
+                shutil.rmtree(folder_of(workdir, handle), ignore_errors=True)
+            return handle.name == redo_from
+
+        if workers is not None:
+            for handle, _, _ in todo:
+                forget(handle)
+            workers.run(todo, partial(_label, plan), say, lock)
+        else:
+            for handle, _, reason in todo:
+                say(f"{_label(plan, handle)}: running ({reason})")
+                if forget(handle):
                     command = "the same command without --from"
-                seconds = _run(handle, workdir, results, info, command)
-                say(f"{label}: {seconds:.1f} s")
-            else:
-                say(f"{label}: {state} ({reason})")
-            if (stored := _stored(workdir, handle)) is not None:
-                folder = folder_of(workdir, handle)
-                results[handle] = StageResult(folder, stored["value"])
+                seconds = run_stage(plan, workdir, handle, run_info, command)
+                say(f"{_label(plan, handle)}: {seconds:.1f} s")
         say(f"total: {time.monotonic() - start:.1f} s")
-    left_out = {s.handle for s in statuses if s.state == "left out"}
-    return {h.name: r for h, r in results.items() if h not in left_out}
+        left_out = {s.handle.name for s in statuses if s.state == "left out"}
+        found = _results(plan, workdir)
+    return {h.name: r for h, r in found.items() if h.name not in left_out}
+
+
+def _label(plan: Plan, handle: Handle) -> str:
+    return f"[{plan.handles.index(handle) + 1}/{len(plan.handles)}] {handle.name}"
+
+
+def _results(plan: Plan, workdir: Path) -> dict[Handle, StageResult]:
+    """What is stored of the plan's stages, in the order of declaration."""
+    records = {h: _stored(workdir, h) for h in plan.handles}
+    return {
+        h: StageResult(folder_of(workdir, h), record["value"])
+        for h, record in records.items()
+        if record is not None
+    }
+
+
+def run_stage(
+    plan: Plan, workdir: Path, handle: Handle, info: RunInfo, command: str
+) -> float:
+    """Runs one stage, whose dependencies are stored; returns the seconds it took.
+
+    `command` is what continues it, in words. Raises Preempted on SIGINT or SIGTERM.
+    """
+    results = _results(plan, workdir)
+    info = dataclasses.replace(info, timings=_timings(workdir, results))
+    return _run(handle, workdir, results, info, command)
 
 
 def _run(handle, workdir, results, info, command: str) -> float:

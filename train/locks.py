@@ -10,7 +10,8 @@ from pathlib import Path
 def locked(path: Path, error: type[Exception]):
     """Holds an exclusive lock on `path`; raises `error` when another process has it.
 
-    The operating system drops the lock when the process ends, however it ends.
+    Yields the open file. The operating system drops the lock when the last process
+    that has this file open ends, however it ends: a child that inherits it shares it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as f:
@@ -23,4 +24,4 @@ def locked(path: Path, error: type[Exception]):
         f.truncate(0)
         f.write(f"{os.getpid()}\n")
         f.flush()
-        yield
+        yield f
