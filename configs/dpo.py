@@ -69,6 +69,7 @@ def get_config(variant="default"):
     c.loop = dict(
         log_every=10,
         eval_every=100,
+        eval_start=False,
         checkpoint_every=100,
         keep_last=2,
         keep_best=False,

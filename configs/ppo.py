@@ -43,6 +43,7 @@ def get_config(variant="default"):
         spread=1,
         separator="\n\n",
         model=0.0,
+        at="eos",  # where `model` is read; "answer": before it, for outcome models
         missing_eos=1.0,
         length=0.0,
     )
@@ -99,6 +100,7 @@ def get_config(variant="default"):
     c.loop = dict(
         log_every=1,
         eval_every=10,
+        eval_start=True,  # the policy as it was may be the best
         checkpoint_every=10,
         keep_last=2,
         keep_best=False,

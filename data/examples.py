@@ -18,7 +18,7 @@ class Loaded(NamedTuple):
     examples: list[TokenizedExample]
     template: ChatTemplate
     shape: str
-    skipped: int
+    skipped: list[dict]  # see data.records.Rows
     truncated: int
     dropped: int
 
@@ -32,7 +32,6 @@ def load_examples(
     shape: str | None = None,
     on_bad_row: str = "error",
     on_long: str = "error",
-    skipped_path=None,
 ) -> Loaded:
     """Read, check and tokenize a `.jsonl`, `.json` or `.parquet` file.
 
@@ -41,7 +40,7 @@ def load_examples(
     shape = shape or _first_shape(path, on_bad_row)
     chat = choose_template(template, shape, tokenizer)
     limit = length if on_long == "error" else None
-    rows = read_rows(path, encoder(chat, shape, limit), on_bad_row, skipped_path)
+    rows = read_rows(path, encoder(chat, shape, limit), on_bad_row)
     fitted = fit(rows.items, length, on_long)
     if not fitted.examples:
         raise DataError(f"{path}: no row has a learned token within {length} tokens")
@@ -49,7 +48,7 @@ def load_examples(
         fitted.examples,
         chat,
         shape,
-        len(rows.skipped),
+        rows.skipped,
         fitted.truncated,
         fitted.dropped,
     )

@@ -43,7 +43,7 @@ class LoadedPairs(NamedTuple):
     pairs: list[PairExample]
     template: ChatTemplate
     shape: str
-    skipped: int
+    skipped: list[dict]  # see data.records.Rows
     truncated: int
     dropped: int
 
@@ -62,6 +62,12 @@ def token_pair(
     return PairExample(example(chosen), example(rejected), **fields)
 
 
+def prompt_of(pair: PairExample) -> bytes:
+    """Tells pairs of one prompt from those of another: its tokens."""
+    side = pair.chosen
+    return side.tokens[: np.argmax(side.weights > 0)].tobytes()
+
+
 def load_pairs(
     path,
     tokenizer: Tokenizer,
@@ -72,7 +78,6 @@ def load_pairs(
     offset: float = 0.0,
     on_bad_row: str = "error",
     on_long: str = "error",
-    skipped_path=None,
 ) -> LoadedPairs:
     """Read, check and tokenize a `.jsonl`, `.json` or `.parquet` file of preferences.
 
@@ -96,7 +101,7 @@ def load_pairs(
             )
         return pair
 
-    rows = read_rows(path, read, on_bad_row, skipped_path)
+    rows = read_rows(path, read, on_bad_row)
     kept, truncated, dropped = [], 0, 0
     for pair in rows.items:
         cut = _cut(pair, length)
@@ -107,7 +112,7 @@ def load_pairs(
         kept.append(cut)
     if not kept:
         raise DataError(f"{path}: no row fits within {length} tokens")
-    return LoadedPairs(kept, chat, shape, len(rows.skipped), truncated, dropped)
+    return LoadedPairs(kept, chat, shape, rows.skipped, truncated, dropped)
 
 
 def encode_pair(

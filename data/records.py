@@ -1,7 +1,7 @@
 """Reading rows from JSON lines, JSON lists and Parquet, with the place of every row.
 
 A bad row is an error that names file, line and cause, or, with `on_bad_row='skip'`, is
-counted and written to a file, so that nothing disappears silently."""
+returned beside the others, so that nothing disappears silently."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class Record(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What a file held: the parsed items, and one dict per skipped row."""
+    """What a file held: the parsed items, and file, line, reason, raw of bad rows."""
 
     items: list
     skipped: list[dict]
@@ -35,22 +35,20 @@ class Rows(NamedTuple):
 Streamed = tuple[int, str, Any]
 
 
-def read_records(path, on_bad_row="error", skipped_path=None) -> list[Record]:
+def read_records(path, on_bad_row="error") -> list[Record]:
     """All rows of a `.jsonl`, `.json` (a list) or `.parquet` file as Records."""
-    return read_rows(path, lambda record: record, on_bad_row, skipped_path).items
+    return read_rows(path, lambda record: record, on_bad_row).items
 
 
 def read_rows(
     path,
     parse: Callable[[Record], Any],
     on_bad_row: str = "error",
-    skipped_path=None,
 ) -> Rows:
     """Read a file and parse every row; a DataError from `parse` marks a bad row.
 
-    on_bad_row 'error' raises at the first one. 'skip' collects them, writes them to
-    `skipped_path` as JSON lines (file, line, reason, raw) and goes on; a file without a
-    single good row is an error either way."""
+    on_bad_row 'error' raises at the first one. 'skip' collects them and goes on; a file
+    without a single good row is an error either way."""
     if on_bad_row not in ("error", "skip"):
         raise DataError(f"on_bad_row: expected 'error' or 'skip', got {on_bad_row!r}")
     items, skipped = [], []
@@ -63,8 +61,6 @@ def read_rows(
             reason = str(error).removeprefix(f"{path}:{line}: ")
             bad = {"file": str(path), "line": line, "reason": reason, "raw": raw}
             skipped.append(bad)
-    if skipped_path is not None and on_bad_row == "skip":
-        write_jsonl(skipped_path, skipped)
     if not items and skipped:
         first = skipped[0]
         raise DataError(

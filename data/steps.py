@@ -45,7 +45,7 @@ class LoadedSteps(NamedTuple):
     """Rows that fit, and what was left out or cut to get there."""
 
     rows: list[StepRow]
-    skipped: int
+    skipped: list[dict]  # see data.records.Rows
     truncated: int
     dropped: int
 
@@ -188,7 +188,6 @@ def load_steps(
     where: str = "all",
     on_bad_row: str = "error",
     on_long: str = "error",
-    skipped_path=None,
 ) -> LoadedSteps:
     """Read, check and tokenize a `.jsonl`, `.json` or `.parquet` file of labelled rows.
 
@@ -207,7 +206,7 @@ def load_steps(
             )
         return StepRow(solution, example, encode_steps(encode, solution, "end"))
 
-    found = read_rows(path, parse, on_bad_row, skipped_path)
+    found = read_rows(path, parse, on_bad_row)
     rows, truncated, dropped = [], 0, 0
     for row in found.items:
         fitted = fit([row.example], length, on_long)
@@ -217,7 +216,7 @@ def load_steps(
             rows.append(StepRow(row.solution, *fitted.examples, next(iter(ends), None)))
     if not rows:
         raise DataError(f"{path}: no row has a labelled token within {length} tokens")
-    return LoadedSteps(rows, len(found.skipped), truncated, dropped)
+    return LoadedSteps(rows, found.skipped, truncated, dropped)
 
 
 def parse_steps(record: Record) -> LabelledSteps:

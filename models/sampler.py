@@ -178,7 +178,8 @@ def stream(
 
     Args:
       prompts: token ids of each prompt, unpadded.
-      key: PRNG key; row r draws token i with fold_in(fold_in(key, row_ids[r]), i).
+      key: PRNG key; row r draws token i with fold_in(fold_in(key, row_ids[r]), i). None
+        where sampling is greedy, and only there: nothing is drawn.
       max_new_tokens: the budget of response tokens, one for all or one per prompt.
       samples: responses per prompt. prefix: tokens that precede every prompt.
       slots: rows decoded at once. prefill_rows: prompts prefilled at once, at most.
@@ -190,8 +191,16 @@ def stream(
 
     Raises:
       PromptError: a prompt is empty, out of vocabulary or over the budget.
-      ValueError: a rule names a token outside the vocabulary, or a count is wrong.
+      ValueError: a rule names a token outside the vocabulary, a count is wrong, or a
+        key is missing.
     """
+    if key is None:
+        if sampling.temperature:
+            raise ValueError(
+                "key: None, which is for greedy sampling; expected a PRNG key for the "
+                f"temperature {sampling.temperature}"
+            )
+        key = jax.random.key(0)  # the shape of the state; no token depends on it
     budgets = max_new_tokens
     if np.ndim(budgets) == 0:
         budgets = [budgets] * len(prompts)

@@ -19,7 +19,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import numpy as np
@@ -27,37 +27,38 @@ from absl import flags
 from ml_collections import config_dict
 
 from data.batch import PairExample
-from data.batches import Batches, batches, eval_batches
+from data.batches import Batches
 from data.chat import show_batch
-from data.pairs import PreferenceBatch, ReferencedBatches, load_pairs
-from data.tokenizers import Tokenizer, load_tokenizer
+from data.pairs import PreferenceBatch, ReferencedBatches, load_pairs, prompt_of
+from data.tokenizers import load_tokenizer
 from models.config import DecoderConfig
-from models.decoder import param_shapes
-from models.pretrained import (
-    check_replaceable,
-    from_pretrained,
-    read_config,
-    save_pretrained,
-)
+from models.pretrained import from_pretrained
 from train.cli import run_main
+from train.commands import (
+    MeshConfig,
+    Prepared,
+    Result,
+    check_run,
+    export,
+    identity,
+    last_metrics,
+    lay_out,
+    needed_workdir,
+    own_share,
+    read_data,
+    read_model,
+    running,
+    say,
+    split_rows,
+)
 from train.decoder import check_rows, flops_per_token
 from train.errors import ConfigError
 from train.evaluate import make_evaluate
-from train.files import write_json
-from train.locks import locked
 from train.loop import Fitted, LoopConfig, fit
-from train.mesh import make_mesh
 from train.optim import OptimizerConfig, make_optimizer
 from train.preference import PreferenceConfig, pair_log_probs, policy_loss
 from train.reference import cached_log_probs, pair_chunk
 from train.settings import at_least, build, fraction, positive
-from train.sft import (
-    MeshConfig,
-    check_free,
-    check_ids,
-    run_steps,
-    split_examples,
-)
 from train.state import init_state
 from train.step import make_train_step, placer
 
@@ -184,43 +185,16 @@ class DPOConfig:
     mesh: MeshConfig = MeshConfig()
 
 
-class Prepared(NamedTuple):
-    """All that a run needs except the weights."""
-
-    model: DecoderConfig
-    tokenizer: Tokenizer
-    pairs: Batches
-    held_out: Batches | None
-    steps: int
-    notes: tuple[str, ...]  # what the data loader did, in words
-
-
-class DPOResult(NamedTuple):
-    """Where the model is, how long it trained, all rows of metrics, the last ones."""
-
-    folder: Path
-    steps: int
-    rows: list[dict]
-    metrics: dict[str, float]
-
-
-def prepare(cfg: DPOConfig, workdir: Path | None = None) -> Prepared:
+def prepare(cfg: DPOConfig) -> Prepared:
     """Reads and checks the model's config, the tokenizer and the data.
 
-    Rows that were skipped are listed in `workdir/skipped.jsonl`. Raises DataError,
-    CheckpointError and ConfigError, each naming what is wrong and where.
+    Raises DataError, CheckpointError and ConfigError, each naming what is wrong and
+    where.
     """
-    model = read_config(cfg.checkpoint, cfg.dtype)
-    model = dataclasses.replace(model, remat=cfg.remat)
-    if cfg.length > model.context:
-        raise ConfigError(
-            f"config.length: {cfg.length} is more than the {model.context} "
-            "positions of the checkpoint"
-        )
+    model = read_model(cfg.checkpoint, cfg.dtype, cfg.remat, cfg.length)
     tokenizer = load_tokenizer(cfg.checkpoint)
-    notes = []
 
-    def load(path, skipped):
+    def load(path):
         loaded = load_pairs(
             path,
             tokenizer,
@@ -230,121 +204,51 @@ def prepare(cfg: DPOConfig, workdir: Path | None = None) -> Prepared:
             offset=cfg.offset,
             on_bad_row=cfg.on_bad_row,
             on_long=cfg.on_long,
-            skipped_path=None if workdir is None else workdir / skipped,
         )
-        notes.append(
-            f"{path}: {len(loaded.pairs)} pairs ({loaded.shape}), template "
-            f"{loaded.template.name}; {loaded.skipped} bad rows skipped, "
-            f"{loaded.truncated} cut, {loaded.dropped} dropped"
-        )
-        return loaded.pairs
+        count = f"{len(loaded.pairs)} pairs ({loaded.shape})"
+        return loaded.pairs, f"{count}, template {loaded.template.name}", loaded
 
-    pairs, held = load(cfg.data, "skipped.jsonl"), []
-    if cfg.eval_data is not None:
-        held = load(cfg.eval_data, "skipped_eval.jsonl")
-    elif cfg.eval_fraction:
-        pairs, held = split_pairs(pairs, cfg.eval_fraction, cfg.seed)
-    check_ids([s for p in (*pairs, *held) for s in p[:2]], tokenizer, model)
-    layout = {
-        "batch_size": cfg.batch_size,
-        "length": cfg.length,
-        "pad_id": tokenizer.pad_id,
-    }
-    train = batches(pairs, **layout, seed=cfg.seed, buckets=cfg.buckets)
-    check_labels(cfg.preference, train)
-    held_out = eval_batches(held, **layout) if held else None
-    if (watches := cfg.loop.watches) and held_out is None:
-        raise ConfigError(f"config.loop.{watches}: needs held-out data to evaluate on")
-    steps = run_steps(cfg, train)
-    make_optimizer(cfg.optimizer, steps, param_shapes(model))  # checks its settings
-    return Prepared(model, tokenizer, train, held_out, steps, tuple(notes))
+    ready = lay_out(cfg, model, tokenizer, read_data(cfg, load, split_pairs))
+    check_labels(cfg.preference, ready.batches)
+    return ready
 
 
 def split_pairs(
     pairs: list[PairExample], share: float, seed: int
 ) -> tuple[list[PairExample], list[PairExample]]:
     """(kept, held out): by prompt, so that none is on both sides."""
-
-    def prompt(pair: PairExample) -> bytes:
-        side = pair.chosen
-        return side.tokens[: np.argmax(side.weights > 0)].tobytes()
-
-    prompts = list(dict.fromkeys(map(prompt, pairs)))
-    held = set(split_examples(prompts, share, seed)[1])
-    kept = [pair for pair in pairs if prompt(pair) not in held]
-    return kept, [pair for pair in pairs if prompt(pair) in held]
+    return split_rows(pairs, share, seed, prompt=prompt_of)
 
 
-def dpo(cfg: DPOConfig, workdir: Path | str) -> DPOResult:
+def dpo(cfg: DPOConfig, workdir: Path | str) -> Result:
     """Trains and exports to `workdir/hf`, continuing what `workdir` holds.
 
     Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`, and
     ConfigError where another process works in `workdir`, or it holds other files.
     """
     workdir = Path(workdir)
-    if workdir.resolve() == Path(cfg.checkpoint).resolve():
-        raise ConfigError(
-            f"--workdir: {workdir} is the checkpoint itself; expected another folder"
+    mesh = check_run(cfg, workdir)
+    ready = prepare(cfg)
+    with running(cfg, workdir, ready):
+        loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh)
+        params, loaded = loaded.params, loaded._replace(params=None)
+        state, rows = train_dpo(
+            ready.model,
+            params,
+            own_share(ready.batches),
+            ready.steps,
+            preference=cfg.preference,
+            optimizer=cfg.optimizer,
+            loop=cfg.loop,
+            accum=cfg.accum,
+            held_out=own_share(ready.held_out),
+            workdir=workdir,
+            identity=identity(cfg, ready.held_out),
+            mesh=mesh,
+            consume=True,
         )
-    check_replaceable(workdir / "hf")
-    check_free(workdir)
-    mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
-    if mesh.size == 1:
-        mesh = None
-    check_rows("config.batch_size", cfg.batch_size, cfg.accum, mesh)
-    ready = prepare(cfg, workdir)
-    if jax.process_index() != 0:
-        return _run(cfg, ready, mesh, workdir)
-    with locked(workdir / ".lock", ConfigError):
-        return _run(cfg, ready, mesh, workdir)
-
-
-def _run(cfg: DPOConfig, ready: Prepared, mesh, workdir: Path) -> DPOResult:
-    share = jax.process_index(), jax.process_count()
-    if share[0] == 0:
-        # A folder that holds another run keeps its config: `fit` will refuse it.
-        if not (workdir / "checkpoints").exists():
-            write_json(workdir / "config.json", dataclasses.asdict(cfg))
-        print(*ready.notes, f"{ready.steps} steps", sep="\n", flush=True)
-    loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh)
-    params, loaded = loaded.params, loaded._replace(params=None)
-    state, rows = train_dpo(
-        ready.model,
-        params,
-        ready.pairs.for_process(*share),
-        ready.steps,
-        preference=cfg.preference,
-        optimizer=cfg.optimizer,
-        loop=cfg.loop,
-        accum=cfg.accum,
-        held_out=ready.held_out and ready.held_out.for_process(*share),
-        workdir=workdir,
-        identity=_identity(cfg, ready),
-        mesh=mesh,
-        consume=True,
-    )
-    save_pretrained(
-        workdir / "hf",
-        ready.model,
-        state.params,
-        loaded.hf_config,
-        cfg.export_dtype,
-        tokenizer_files=ready.tokenizer.files.contents,
-        generation_config=loaded.generation_config,
-    )
-    metrics = {}
-    for row in rows:
-        metrics |= {k: v for k, v in row.items() if k.startswith(("train/", "eval/"))}
-    return DPOResult(workdir / "hf", ready.steps, rows, metrics)
-
-
-def _identity(cfg: DPOConfig, ready: Prepared) -> dict:
-    """What two parts of one run must share; another mesh is no difference."""
-    settings = dataclasses.asdict(cfg)
-    for free in ("loop", "mesh", "export_dtype"):
-        del settings[free]
-    held_out = ready.held_out and ready.held_out.fingerprint
-    return {"config": settings, "eval_data": held_out}
+        folder = export(cfg, workdir, ready, state.params, loaded)
+    return Result(folder, ready.steps, rows, last_metrics(rows))
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -360,17 +264,11 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
         print(*ready.notes, sep="\n")
         for side in ("chosen", "rejected"):
             print(f"{side}:")
-            shown = getattr(ready.pairs[0], side)
+            shown = getattr(ready.batches[0], side)
             print(show_batch(shown, ready.tokenizer, rows=cfg.batch_size))
         return
-    if not values.workdir:
-        raise ConfigError("--workdir: missing; expected the folder of this run")
-    result = dpo(cfg, values.workdir)
-    numbers = ", ".join(
-        f"{k} {v:.4g}" for k, v in result.metrics.items() if v is not None
-    )
-    print(f"{result.steps} steps: {numbers}")
-    print(f"model: {result.folder}")
+    result = dpo(cfg, needed_workdir(values))
+    say(f"{result.steps} steps", result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The loop that every algorithm shares: step, log, evaluate, save, stop, resume.
 
-Glossary: `step` is the number of updates done, so the first row of metrics is of step 1
+Glossary: `step` is the number of updates done, so the first training row is of step 1
 and batch `batches[s]` takes the state from step s to s + 1. A window is the steps since
 the last row of training metrics. Metrics are fetched one step late, while the device
 works on the next step.
@@ -31,6 +31,7 @@ from train.window import Window, count_tokens
 class LoopConfig:
     """What to do on the way; all intervals are in steps.
 
+    `eval_start` evaluates before the first step as well, so that the start may be best.
     `keep_best` keeps the checkpoint whose `best` metric is lowest, or highest
     (`best_is`), beside the last ones; the earliest of equals. `use_best` returns the
     state of that evaluation, not the last. `patience` ends the run after so many
@@ -40,6 +41,7 @@ class LoopConfig:
 
     log_every: int = positive(10)
     eval_every: int | None = positive(None)
+    eval_start: bool = False
     checkpoint_every: int | None = positive(None)
     keep_last: int = positive(2)
     keep_best: bool = False
@@ -82,6 +84,8 @@ class LoopConfig:
             "eval_every": self.eval_every,
             "checkpoint_every": self.checkpoint_every,
         }
+        if self.eval_start:
+            intervals["eval_start"] = True
         if self.patience is None:
             return intervals
         stops = {"patience": self.patience, "best": self.best, "best_is": self.best_is}
@@ -142,7 +146,7 @@ def fit(
         there is one, must be that of the interrupted run.
       workdir: gets metrics, checkpoints and profile; None writes nothing.
       identity: JSON values that must not differ between the parts of a run.
-      evaluate: `params -> {"eval/loss": ...}`, every `eval_every` and at the end.
+      evaluate: `params -> {"eval/loss": ...}`, see `cfg`; always at the end.
       place: puts a host batch on the devices.
       flops_per_token: of an update, for `perf/mfu`.
       guard: forbid transfers inside `train_step`; False for a step with host work of
@@ -163,7 +167,8 @@ def fit(
         raise ConfigError(f"{cfg.watches}: needs held-out data to evaluate on")
     workdir = None if workdir is None else Path(workdir)
     with contextlib.ExitStack() as stack:
-        store, start, cursor = None, 0, {"position": 0, "window": []}
+        store, saved, start = None, None, 0
+        cursor = {"position": 0, "window": []}
         if workdir is not None and cfg.checkpoint_every is not None:
             from train.checkpoint import Checkpoints
 
@@ -197,6 +202,32 @@ def fit(
 
         best, kept = Best(*cursor.get("best", ())), None
         stopped = cursor.get("stopped", False)
+
+        def score(step: int) -> dict[str, float]:
+            nonlocal best, kept
+            scores = evaluate(state.params)
+            log.write(step, {**scores, "time": time.time()})
+            if cfg.watches:
+                best = best.after(step, _metric(cfg, scores), cfg.best_is == "highest")
+                if cfg.use_best and store is None and not best.since:
+                    kept = jax.tree.map(jnp.copy, state)
+            return scores
+
+        def save(step: int, scores: Mapping) -> None:
+            cursor = {
+                "position": log.position(),
+                "window": window.entries,
+                "best": best,
+                "stopped": stopped,
+            }
+            scores = {k: v for k, v in scores.items() if math.isfinite(v)}
+            meta = {"identity": identity, "cursor": cursor, "eval": scores}
+            store.save(step, state, meta)
+
+        if cfg.eval_start and evaluate is not None and saved is None:
+            scores = score(0)
+            if store is not None and cfg.keep_best:
+                save(0, scores)
         end = start if stopped else steps
         batch = batches[start] if start < end else None
         placed = None if batch is None else place(batch)
@@ -217,13 +248,7 @@ def fit(
             with window.paused():
                 scores = {}
                 if evals:
-                    scores = evaluate(state.params)
-                    log.write(step, {**scores, "time": time.time()})
-                    if cfg.watches:
-                        value = _metric(cfg, scores)
-                        best = best.after(step, value, cfg.best_is == "highest")
-                        if cfg.use_best and store is None and best.step == step:
-                            kept = jax.tree.map(jnp.copy, state)
+                    scores = score(step)
                     stopped = not last and _spent(cfg.patience, best)
                     if stopped:
                         window.flush(step)
@@ -232,15 +257,7 @@ def fit(
                 if (saves or signal or last or stopped) and not all_finite(state):
                     raise Diverged(f"step {step}: a parameter is not finite")
                 if saves or signal:
-                    scores = {k: v for k, v in scores.items() if math.isfinite(v)}
-                    cursor = {
-                        "position": log.position(),
-                        "window": window.entries,
-                        "best": best,
-                        "stopped": stopped,
-                    }
-                    meta = {"identity": identity, "cursor": cursor, "eval": scores}
-                    store.save(step, state, meta)
+                    save(step, scores)
             if signal:
                 store.wait()
                 raise _preempted(signal, step, steps)

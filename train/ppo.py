@@ -261,7 +261,8 @@ def ppo(
         a reward model; only for estimators that use one.
       value_optimizer: None: as `optimizer`.
       evaluate: `params -> {"eval/...": ...}`; with `loop.keep_best` the checkpoint
-        whose `loop.best` is lowest is kept, see `best_state`.
+        whose `loop.best` is best is kept, see `best_state`; `loop.eval_start` has the
+        policy as it was among them.
       options: of the sampler (`slots`, `shrink`, ...).
 
     Returns:
@@ -340,18 +341,23 @@ def start(
     )
 
 
-def best_state(workdir: Path | str, state: PPOState, best: str) -> tuple[PPOState, int]:
-    """(state, iteration) of the kept checkpoint whose metric `best` is lowest.
+def best_state(
+    workdir: Path | str, state: PPOState, loop: LoopConfig
+) -> tuple[PPOState, int]:
+    """(state, iteration) of the kept checkpoint whose metric `loop.best` is best.
 
     state: gives shapes and shardings. Raises CheckpointError where none has the metric.
     """
     from train.checkpoint import Checkpoints
 
     folder = Path(workdir) / "checkpoints"
-    with Checkpoints(folder, keep_last=sys.maxsize, best=best) as store:
+    highest = loop.best_is == "highest"
+    with Checkpoints(
+        folder, keep_last=sys.maxsize, best=loop.best, highest=highest
+    ) as store:
         step = store.best_step()
         if step is None:
-            raise CheckpointError(f"{folder}: no checkpoint has the metric {best!r}")
+            raise CheckpointError(f"{folder}: no checkpoint has {loop.best!r}")
         return store.restore(step, abstract_state(state)), step
 
 

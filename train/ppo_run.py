@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 from absl import flags
 from ml_collections import config_dict
@@ -24,28 +23,26 @@ from data.steps import step_places, text_encoder
 from data.tokenizers import Tokenizer, load_tokenizer
 from models import reward_model, sampler
 from models.config import DecoderConfig
-from models.pretrained import (
-    check_replaceable,
-    from_pretrained,
-    read_config,
-    save_pretrained,
-)
+from models.pretrained import from_pretrained, read_config
 from models.rollout import Rollout
 from models.sampling import Sampling
 from train import rewards
 from train.advantages import ESTIMATORS
-from train.decoder import check_rows
+from train.commands import (
+    MeshConfig,
+    check_run,
+    export,
+    lasting,
+    needed_workdir,
+    read_model,
+    running,
+)
 from train.errors import ConfigError
-from train.files import write_json
-from train.keys import purpose_key
-from train.locks import locked
 from train.loop import LoopConfig
-from train.mesh import make_mesh
 from train.optim import OptimizerConfig
 from train.ppo import best_state, ppo
 from train.ppo_config import PPOConfig
 from train.settings import at_least, build, fraction, positive
-from train.sft import MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +50,9 @@ class RewardSettings:
     """Weights of the rewards of `train.rewards`, 0 to leave one out; their parameters.
 
     `answer` compares the text behind `marker` with the prompt's answer; `process` and
-    `model` need a reward model. Steps of a response end with `separator`.
+    `model` need a reward model; `model` is read `at` the EOS, where models of pairs
+    learned it, or at the answer's last token before it, as outcome models did. Steps of
+    a response end with `separator`.
     """
 
     answer: float = 1.0
@@ -67,6 +66,7 @@ class RewardSettings:
     spread: int = positive(1)
     separator: str = "\n\n"
     model: float = 0.0
+    at: Literal["eos", "answer"] = "eos"
     missing_eos: float = 1.0
     length: float = 0.0
 
@@ -89,7 +89,8 @@ class RunConfig:
     The reference is the policy as it was. The critic starts as the reward model; its
     optimizer is the policy's, but for the frozen parameters.
     `validation` has prompts with answers for `eval/accuracy` and `eval/error`, greedily
-    answered, so that `loop.keep_best` with `loop.best` "eval/error" selects by them.
+    answered, so that `loop.keep_best` with `loop.best` "eval/error" selects by them;
+    with `loop.eval_start` the policy as it was is among what it selects from.
     """
 
     policy: str
@@ -104,7 +105,7 @@ class RunConfig:
     ppo: PPOConfig = PPOConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     value_frozen: tuple[str, ...] = ()
-    loop: LoopConfig = LoopConfig(best="eval/error")
+    loop: LoopConfig = LoopConfig(best="eval/error", eval_start=True)
     mesh: MeshConfig = MeshConfig()
 
 
@@ -131,7 +132,7 @@ def prepare(cfg: RunConfig) -> Prepared:
     Raises DataError, CheckpointError, PromptError and ConfigError, each naming what is
     wrong and where.
     """
-    model = dataclasses.replace(read_config(cfg.policy, cfg.dtype), remat=cfg.remat)
+    model = read_model(cfg.policy, cfg.dtype, cfg.remat)
     contexts = [model]
     scored = [name for name in ("process", "model") if getattr(cfg.rewards, name)]
     needs = [f"config.rewards.{name}" for name in scored]
@@ -216,7 +217,7 @@ def make_rewards(cfg: RewardSettings, ready: Prepared, score):
             read=cfg.read,
             spread=cfg.spread,
         ),
-        "model": lambda: rewards.model_score(score),
+        "model": lambda: rewards.model_score(score, at=cfg.at),
         "missing_eos": rewards.missing_eos,
         "length": rewards.length,
     }
@@ -242,7 +243,6 @@ def make_evaluate(cfg: RunConfig, ready: Prepared):
         )
     greedy = Sampling(temperature=0.0, eos_ids=ready.sampling.eos_ids)
     correct = make_correct(ready.tokenizer, problems, cfg.rewards.marker)
-    key = purpose_key(jax.random.key(cfg.ppo.seed), "evaluate")
 
     def evaluate(params) -> dict[str, float]:
         rollout = sampler.generate(
@@ -250,7 +250,7 @@ def make_evaluate(cfg: RunConfig, ready: Prepared):
             params,
             problems.prompts,
             greedy,
-            key,
+            None,
             max_new_tokens=cfg.ppo.max_new_tokens,
             slots=cfg.sampling.slots,
         )
@@ -271,29 +271,20 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
     Raises the errors of `prepare` and of `train.ppo.ppo`.
     """
     workdir = Path(workdir)
-    if workdir.resolve() == Path(cfg.policy).resolve():
-        raise ConfigError(
-            f"--workdir: {workdir} is the policy itself; expected another folder"
-        )
-    check_replaceable(workdir / "hf")
-    mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
-    if mesh.size == 1:
-        mesh = None
-    check_rows("config.ppo.minibatch", cfg.ppo.minibatch, cfg.ppo.accum, mesh)
+    mesh = check_run(
+        cfg, workdir, start="policy", rows="ppo.minibatch", accum="ppo.accum"
+    )
     ready = prepare(cfg)
+    evaluate = make_evaluate(cfg, ready)
     value = score = None
-    make_evaluate(cfg, ready)
     if cfg.reward_model is not None:
         judge = reward_model.load_reward_model(cfg.reward_model, cfg.dtype, mesh)
         score = partial(reward_model.score_places, judge.cfg, judge.params)
         value = dataclasses.replace(judge.cfg, remat=cfg.remat), judge.params
     reward_fn = make_rewards(cfg.rewards, ready, score)
-    critic = dataclasses.replace(cfg.optimizer, frozen=cfg.value_frozen)
-    with locked(workdir / ".lock", ConfigError):
-        if not (workdir / "checkpoints").exists():
-            write_json(workdir / "config.json", dataclasses.asdict(cfg))
+    with running(cfg, workdir):
         loaded = from_pretrained(cfg.policy, cfg.dtype, mesh)
-        fitted = ppo(
+        state, rows = ppo(
             ready.model,
             loaded.params,
             ready.problems.prompts,
@@ -302,39 +293,23 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
             ready.sampling,
             value=value,
             optimizer=cfg.optimizer,
-            value_optimizer=critic,
+            value_optimizer=dataclasses.replace(cfg.optimizer, frozen=cfg.value_frozen),
             loop=cfg.loop,
             workdir=workdir,
-            identity={"config": _identity(cfg), "answers": _digest(ready.problems)},
-            evaluate=make_evaluate(cfg, ready),
+            identity={"config": lasting(cfg), "answers": _digest(ready.problems)},
+            evaluate=evaluate,
             mesh=mesh,
             slots=cfg.sampling.slots,
         )
-        state = fitted.state
         if cfg.loop.keep_best:
-            state, step = best_state(workdir, state, cfg.loop.best)
+            state, step = best_state(workdir, state, cfg.loop)
             print(f"best: iteration {step} by {cfg.loop.best}")
-        save_pretrained(
-            workdir / "hf",
-            ready.model,
-            state.params,
-            loaded.hf_config,
-            cfg.export_dtype,
-            tokenizer_files=ready.tokenizer.files.contents,
-            generation_config=loaded.generation_config,
-        )
-    return workdir / "hf", fitted.rows
+        folder = export(cfg, workdir, ready, state.params, loaded)
+    return folder, rows
 
 
 def _digest(problems: Problems) -> str:
     return hashlib.sha256(repr(problems.answers).encode()).hexdigest()[:16]
-
-
-def _identity(cfg: RunConfig) -> dict:
-    settings = dataclasses.asdict(cfg)
-    for free in ("loop", "mesh", "export_dtype"):
-        del settings[free]
-    return settings
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -343,9 +318,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     cfg = build(RunConfig, config)
-    if not values.workdir:
-        raise ConfigError("--workdir: missing; expected the folder of this run")
-    folder, rows = run(cfg, values.workdir)
+    folder, rows = run(cfg, needed_workdir(values))
     last = {k: v for row in rows for k, v in row.items() if k != "time"}
     shown = ("train/reward", "train/kl/response", "eval/accuracy")
     print(", ".join(f"{k} {last[k]:.4g}" for k in shown if last.get(k) is not None))

@@ -17,42 +17,48 @@ if __name__ == "__main__":
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_dict
 
 from data.batch import Example, PairBatch, PairExample
 from data.batches import Batches, batches, eval_batches
-from data.pairs import load_pairs
+from data.pairs import load_pairs, prompt_of
 from data.records import stream
 from data.steps import load_steps, text_encoder
-from data.tokenizers import Tokenizer, load_tokenizer
+from data.tokenizers import load_tokenizer
 from models import reward_model
 from models.config import DecoderConfig
-from models.pretrained import check_replaceable, from_pretrained, read_config
+from models.pretrained import from_pretrained
 from train.cli import run_main
+from train.commands import (
+    MeshConfig,
+    Prepared,
+    Result,
+    check_run,
+    identity,
+    last_metrics,
+    lay_out,
+    needed_workdir,
+    own_share,
+    read_data,
+    read_model,
+    running,
+    say,
+    split_rows,
+)
 from train.decoder import check_rows, flops_per_token
 from train.errors import ConfigError
-from train.files import write_json
-from train.locks import locked
 from train.loop import Fitted, LoopConfig, fit
-from train.mesh import make_mesh
 from train.optim import OptimizerConfig, make_optimizer
 from train.reward_terms import label_loss, label_metrics, pair_metrics, pairwise_loss
 from train.settings import at_least, build, fraction, positive
-from train.sft import (
-    MeshConfig,
-    SFTResult,
-    check_free,
-    check_ids,
-    run_steps,
-    split_examples,
-)
 from train.state import init_state
 from train.step import make_train_step, placer
 
@@ -187,68 +193,23 @@ class RewardConfig:
     mesh: MeshConfig = MeshConfig()
 
 
-class Prepared(NamedTuple):
-    """All that a run needs except the weights."""
-
-    model: DecoderConfig
-    tokenizer: Tokenizer
-    batches: Batches
-    held_out: Batches | None
-    steps: int
-    notes: tuple[str, ...]  # what the data loader did, in words
-
-
-def prepare(cfg: RewardConfig, workdir: Path | None = None) -> Prepared:
+def prepare(cfg: RewardConfig) -> Prepared:
     """Reads and checks the model's config, the tokenizer and the data.
 
-    Rows that were skipped are listed in `workdir/skipped.jsonl`. Raises DataError,
-    CheckpointError and ConfigError, each naming what is wrong and where.
+    Raises DataError, CheckpointError and ConfigError, each naming what is wrong and
+    where.
     """
-    model = dataclasses.replace(read_config(cfg.checkpoint, cfg.dtype), remat=cfg.remat)
-    if cfg.length > model.context:
-        raise ConfigError(
-            f"config.length: {cfg.length} is more than the {model.context} "
-            "positions of the checkpoint"
-        )
+    model = read_model(cfg.checkpoint, cfg.dtype, cfg.remat, cfg.length)
     tokenizer = load_tokenizer(cfg.checkpoint)
-    pairs = holds_pairs(cfg.data)
-    read, notes = (_read_pairs if pairs else _read_steps), []
-
-    def load(path, skipped):
-        skipped = None if workdir is None else workdir / skipped
-        keys, train, held, note = read(cfg, path, tokenizer, skipped)
-        notes.append(f"{path}: {note}")
-        return keys, train, held
-
-    keys, examples, ends = load(cfg.data, "skipped.jsonl")
-    held = []
-    if cfg.eval_data is not None:
-        held = load(cfg.eval_data, "skipped_eval.jsonl")[2]
-    elif cfg.eval_fraction:
-        # By prompt: answers to one question must not be on both sides.
-        prompts = list(dict.fromkeys(keys))
-        kept = set(split_examples(prompts, cfg.eval_fraction, cfg.seed)[0])
-        held = [e for key, e in zip(keys, ends, strict=True) if key not in kept]
-        examples = [e for key, e in zip(keys, examples, strict=True) if key in kept]
-    held = [example for example in held if example is not None]
-    sides = [s for e in [*examples, *held] for s in ((e[0], e[1]) if pairs else (e,))]
-    check_ids(sides, tokenizer, model)
-    layout = {
-        "batch_size": cfg.batch_size,
-        "length": cfg.length,
-        "pad_id": tokenizer.pad_id,
-        "packing": cfg.packing and not pairs,
-    }
-    train = batches(examples, **layout, seed=cfg.seed, buckets=cfg.buckets)
-    held_out = eval_batches(held, **layout) if held else None
-    if cfg.loop.watches and held_out is None:
-        raise ConfigError(
-            f"config.loop.{cfg.loop.watches}: needs held-out data to evaluate on"
-        )
-    steps = run_steps(cfg, train)
-    shapes = reward_model.param_shapes(model)
-    make_optimizer(cfg.optimizer, steps, shapes)  # checks its settings
-    return Prepared(model, tokenizer, train, held_out, steps, tuple(notes))
+    read = _read_pairs if holds_pairs(cfg.data) else _read_steps
+    # By prompt: answers to one question must not be on both sides.
+    split = partial(split_rows, prompt=operator.itemgetter(0))
+    data = read_data(cfg, lambda path: read(cfg, path, tokenizer), split)
+    data = data._replace(
+        rows=[example for _, example, _ in data.rows],
+        held_out=[ends for _, _, ends in data.held_out if ends is not None],
+    )
+    return lay_out(cfg, model, tokenizer, data, reward_model.param_shapes)
 
 
 def holds_pairs(path) -> bool:
@@ -257,8 +218,8 @@ def holds_pairs(path) -> bool:
     return bool({"chosen", "output_1"} & set(next(rows, ())))
 
 
-def _read_steps(cfg: RewardConfig, path, tokenizer, skipped):
-    """(prompts, examples, examples to evaluate on or None, what happened)."""
+def _read_steps(cfg: RewardConfig, path, tokenizer):
+    """Rows (prompt, example, example to evaluate on or None); see `read_data`."""
     if cfg.template not in (None, "plain"):
         raise ConfigError(
             f"config.template: {cfg.template!r} is for preferences; labelled rows give "
@@ -271,16 +232,12 @@ def _read_steps(cfg: RewardConfig, path, tokenizer, skipped):
         where=cfg.where,
         on_bad_row=cfg.on_bad_row,
         on_long=cfg.on_long,
-        skipped_path=skipped,
     )
-    prompts, examples, ends = zip(
-        *((row.solution.prompt, row.example, row.ends) for row in loaded.rows),
-        strict=True,
-    )
-    return prompts, examples, ends, _note(loaded, f"{len(examples)} labelled rows")
+    rows = [(row.solution.prompt, row.example, row.ends) for row in loaded.rows]
+    return rows, f"{len(rows)} labelled rows", loaded
 
 
-def _read_pairs(cfg: RewardConfig, path, tokenizer, skipped):
+def _read_pairs(cfg: RewardConfig, path, tokenizer):
     loaded = load_pairs(
         path,
         tokenizer,
@@ -288,86 +245,48 @@ def _read_pairs(cfg: RewardConfig, path, tokenizer, skipped):
         template=cfg.template,
         on_bad_row=cfg.on_bad_row,
         on_long=cfg.on_long,
-        skipped_path=skipped,
     )
-    prompts = [
-        tuple(side.tokens[: int(np.argmax(side.weights > 0))].tolist())
-        for side in (pair.chosen for pair in loaded.pairs)
-    ]
-    count = f"{len(loaded.pairs)} pairs, template {loaded.template.name}"
-    return prompts, loaded.pairs, loaded.pairs, _note(loaded, count)
+    rows = [(prompt_of(pair), pair, pair) for pair in loaded.pairs]
+    return rows, f"{len(rows)} pairs, template {loaded.template.name}", loaded
 
 
-def _note(loaded, count: str) -> str:
-    return (
-        f"{count}; {loaded.skipped} bad rows skipped, {loaded.truncated} cut, "
-        f"{loaded.dropped} dropped"
-    )
-
-
-def reward(cfg: RewardConfig, workdir: Path | str) -> SFTResult:
+def reward(cfg: RewardConfig, workdir: Path | str) -> Result:
     """Trains and exports to `workdir/hf`, continuing what `workdir` holds.
 
     Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`, and
     ConfigError where another process works in `workdir`, or it holds other files.
     """
     workdir = Path(workdir)
-    if workdir.resolve() == Path(cfg.checkpoint).resolve():
-        raise ConfigError(
-            f"--workdir: {workdir} is the checkpoint itself; expected another folder"
+    mesh = check_run(cfg, workdir)
+    ready = prepare(cfg)
+    with running(cfg, workdir, ready):
+        params, hf_config = start(cfg.checkpoint, cfg.dtype, mesh)
+        state, rows = fit_reward(
+            ready.model,
+            params,
+            own_share(ready.batches),
+            ready.steps,
+            optimizer=cfg.optimizer,
+            loop=cfg.loop,
+            accum=cfg.accum,
+            held_out=own_share(ready.held_out),
+            workdir=workdir,
+            identity=identity(cfg, ready.held_out),
+            mesh=mesh,
+            consume=True,
         )
-    check_replaceable(workdir / "hf")
-    check_free(workdir)
-    mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
-    mesh = None if mesh.size == 1 else mesh
-    check_rows("config.batch_size", cfg.batch_size, cfg.accum, mesh)
-    ready = prepare(cfg, workdir)
-    if jax.process_index() != 0:
-        return _run(cfg, ready, mesh, workdir)
-    with locked(workdir / ".lock", ConfigError):
-        return _run(cfg, ready, mesh, workdir)
-
-
-def _run(cfg: RewardConfig, ready: Prepared, mesh, workdir: Path) -> SFTResult:
-    share = jax.process_index(), jax.process_count()
-    if share[0] == 0:
-        if not (workdir / "checkpoints").exists():
-            write_json(workdir / "config.json", dataclasses.asdict(cfg))
-        print(*ready.notes, f"{ready.steps} steps", sep="\n", flush=True)
-    held_out = ready.held_out and ready.held_out.for_process(*share)
-    settings = dataclasses.asdict(cfg)
-    for free in ("loop", "mesh", "export_dtype"):  # no part of what a run computes
-        del settings[free]
-    fingerprint = ready.held_out and ready.held_out.fingerprint
-    params, hf_config = start(cfg.checkpoint, cfg.dtype, mesh)
-    state, rows = fit_reward(
-        ready.model,
-        params,
-        ready.batches.for_process(*share),
-        ready.steps,
-        optimizer=cfg.optimizer,
-        loop=cfg.loop,
-        accum=cfg.accum,
-        held_out=held_out,
-        workdir=workdir,
-        identity={"config": settings, "eval_data": fingerprint},
-        mesh=mesh,
-        consume=True,
-    )
-    reward_model.save_reward_model(
-        workdir / "hf",
-        ready.model,
-        state.params,
-        hf_config,
-        dtype=cfg.export_dtype,
-        tokenizer_files=ready.tokenizer.files.contents,
-        pad_id=ready.tokenizer.pad_id,
-    )
-    best = [row for row in rows if row["step"] == int(state.step)]
-    metrics = {}
-    for row in best:
-        metrics |= {k: v for k, v in row.items() if k.startswith(("train/", "eval/"))}
-    return SFTResult(workdir / "hf", int(state.step), rows, metrics)
+        reward_model.save_reward_model(
+            workdir / "hf",
+            ready.model,
+            state.params,
+            hf_config,
+            dtype=cfg.export_dtype,
+            tokenizer_files=ready.tokenizer.files.contents,
+            pad_id=ready.tokenizer.pad_id,
+        )
+    step = int(state.step)  # the best one
+    metrics = last_metrics(row for row in rows if row["step"] == step)
+    return Result(workdir / "hf", step, rows, metrics)
 
 
 def start(checkpoint, dtype=None, mesh=None):
@@ -388,12 +307,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     cfg = build(RewardConfig, config)
-    if not values.workdir:
-        raise ConfigError("--workdir: missing; expected the folder of this run")
-    result = reward(cfg, values.workdir)
-    shown = {k: v for k, v in result.metrics.items() if v is not None}
-    print(f"step {result.steps}:", ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-    print(f"model: {result.folder}")
+    result = reward(cfg, needed_workdir(values))
+    say(f"step {result.steps}", result)
 
 
 if __name__ == "__main__":

@@ -171,16 +171,23 @@ def shape_steps(p, scheme: str, upper: float, bonus: float) -> np.ndarray:
 
 def model_score(
     score: Callable[[list[list[int]], list[list[int]]], Sequence[np.ndarray]],
+    *,
+    at: Literal["eos", "answer"] = "eos",
 ) -> Reward:
     """A reward model's logit at the last token of each response.
 
     Args:
       score: (rows of prompt + response, places in them) -> logits at the places.
+      at: "answer": at the last token before EOS, as outcome models learn no score at
+        EOS (`data.steps.encode_steps`); of a response that is EOS alone, the prompt's.
     """
 
     def fn(rollout, prompt_ids):
         rows, _ = _rows(rollout)
-        return np.array([x[0] for x in score(rows, [[len(r) - 1] for r in rows])])
+        ends = np.array([len(row) - 1 for row in rows])
+        if at == "answer":
+            ends -= ended(rollout)
+        return np.array([x[0] for x in score(rows, [[int(end)] for end in ends])])
 
     return Reward("model", "terminal", fn)
 

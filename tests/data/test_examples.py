@@ -26,11 +26,8 @@ def test_examples_are_what_the_template_encodes(path):
     """load == [encode(row) for row in file], with the template that suits the shape."""
     loaded = load_examples(path, CHARS, length=32)
     plain = load_template("plain", CHARS)
-    assert (loaded.shape, loaded.template.name, loaded.skipped) == (
-        "prompt",
-        "plain",
-        0,
-    )
+    assert (loaded.shape, loaded.template.name) == ("prompt", "plain")
+    assert loaded.skipped == []
     for row, example in zip(PROMPTS, loaded.examples, strict=True):
         for got, expected in zip(example, plain.encode(Completion(**row)), strict=True):
             assert np.array_equal(got, expected)
@@ -51,7 +48,7 @@ def test_alpaca_rows_take_the_alpaca_template(tmp_path):
 
 
 def test_bad_rows_of_every_cause_are_named_or_skipped(tmp_path):
-    """Reader, format, template and length errors: one policy, one skip file."""
+    """Reader, format, template and length errors: one policy, one list of skipped."""
     good = {"messages": [{"role": "user", "content": "a"},
                          {"role": "assistant", "content": "b"}]}  # fmt: skip
     twice = {"messages": [good["messages"][0]] * 2 + [good["messages"][1]]}
@@ -60,19 +57,17 @@ def test_bad_rows_of_every_cause_are_named_or_skipped(tmp_path):
         "messages": [good["messages"][0], {"role": "assistant", "content": "b" * 999}]
     }
     rows = [good, twice, empty, {"prompt": "a", "completion": "b"}, long]
-    path, skipped = tmp_path / "a.jsonl", tmp_path / "skipped.jsonl"
+    path = tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + '\n{"messages": \n')
     with pytest.raises(DataError, match=r"a.jsonl:2: messages\[1\].role: template"):
         load_examples(path, CHARS, length=400, template="vicuna_v1")
     loaded = load_examples(
-        path, CHARS, length=400, template="vicuna_v1", on_bad_row="skip",
-        skipped_path=skipped,
-    )  # fmt: skip
-    assert (len(loaded.examples), loaded.skipped) == (1, 5)
-    reasons = [json.loads(line) for line in skipped.read_text().splitlines()]
-    assert [r["line"] for r in reasons] == [2, 3, 4, 5, 6]
+        path, CHARS, length=400, template="vicuna_v1", on_bad_row="skip"
+    )
+    assert len(loaded.examples) == 1
+    assert [r["line"] for r in loaded.skipped] == [2, 3, 4, 5, 6]
     for row, cause in zip(
-        reasons,
+        loaded.skipped,
         ("messages[1].role", "messages[1].content", "key 'messages'", "tokens", "JSON"),
         strict=True,
     ):

@@ -60,18 +60,21 @@ BAD_LINES = {
 
 @pytest.mark.parametrize("line", BAD_LINES, ids=lambda line: repr(line[:16]))
 def test_a_bad_line_is_an_error_or_skipped(tmp_path, line):
-    """'error' names file:line and cause; 'skip' writes both, and the raw text."""
+    """'error' names file:line and cause; 'skip' returns both, and the raw text."""
     path = put(tmp_path / "a.jsonl", b'{"a": 0}\n' + line + b'\n{"a": 2}\n')
     with pytest.raises(DataError, match=f"a.jsonl:2: .*{BAD_LINES[line]}"):
         read_records(path)
-    skipped = tmp_path / "out" / "skipped.jsonl"
-    kept = read_records(path, "skip", skipped)
-    assert [r.line for r in kept] == [1, 3]
-    (bad,) = map(json.loads, skipped.read_text().splitlines())
+    rows = read_rows(path, lambda record: record, "skip")
+    assert [r.line for r in rows.items] == [1, 3]
+    (bad,) = rows.skipped
     assert (bad["file"], bad["line"]) == (str(path), 2)
     assert BAD_LINES[line] in bad["reason"] and "a.jsonl" not in bad["reason"]
     assert bad["raw"] == line.decode("utf-8", "backslashreplace")
-    assert [p.name for p in skipped.parent.iterdir()] == ["skipped.jsonl"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
+    listed = tmp_path / "out" / "skipped.jsonl"
+    write_jsonl(listed, rows.skipped)
+    assert [json.loads(line) for line in listed.read_text().splitlines()] == [bad]
+    assert [p.name for p in listed.parent.iterdir()] == ["skipped.jsonl"]
 
 
 def test_errors_of_parse_are_bad_rows(tmp_path):

@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from models import decoder, heads
 from models.config import DecoderConfig
 from models.sampling import Sampling
 from models.sharding import param_shardings
+from train import ppo_terms
 from train.kl import KLConfig
 from train.loop import LoopConfig
 from train.mesh import make_mesh
@@ -64,6 +66,33 @@ def token_reward(table) -> Reward:
 
 def rewards(*terms):
     return combine([t if isinstance(t, Term) else Term(t) for t in terms])
+
+
+def random_rows(rng, rows=6, width=5) -> ppo_terms.Experience:
+    """Responses of one to `width` tokens, the rest dirt; rewards on every token."""
+    lengths = rng.integers(1, width + 1, rows).astype(np.int32)
+    real = np.arange(width) < lengths[:, None]
+    return ppo_terms.Experience(
+        prompts=rng.integers(0, 7, (rows, 3)).astype(np.int32),
+        prompt_lengths=rng.integers(1, 4, rows).astype(np.int32),
+        tokens=rng.integers(0, 7, (rows, width)).astype(np.int32),
+        lengths=lengths,
+        ended=np.zeros(rows, bool),
+        sampled=np.zeros((rows, width), np.float32),
+        rewards=(rng.normal(size=(rows, width)) * real).astype(np.float32),
+        baseline=np.zeros(rows, np.float32),
+    )
+
+
+def plain_estimate(rows, **settings):
+    """Advantages without KL and whitening, from values of zero."""
+    zeros = jnp.zeros(rows.tokens.shape)
+    cfg = PPOConfig(
+        prompts=len(rows.lengths), minibatch=len(rows.lengths),
+        **{"whiten_advantages": False, **settings},
+    )  # fmt: skip
+    ratio = ppo_terms.estimate(cfg, rows, zeros, zeros, zeros, jnp.float32(0))
+    return ratio[0]
 
 
 RUN = config(

@@ -316,6 +316,14 @@ def test_compilations_are_bounded():
     assert compiled() == [0, 0, 0]
 
 
+def test_greedy_sampling_needs_no_key():
+    """Invariance: None, and any key, give the same bits."""
+    rules = Sampling(temperature=0)
+    runs = [generate(rules=rules, samples=2, key=k) for k in (None, KEY)]
+    for field, got in runs[0]._asdict().items():
+        np.testing.assert_array_equal(got, getattr(runs[1], field), err_msg=field)
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [
@@ -336,6 +344,8 @@ def test_compilations_are_bounded():
         ({"prefill_rows": 0}, "prefill_rows: expected at least 1"),
         ({"row_ids": [1, 2]}, "row_ids: expected 6 ids, got 2"),
         ({"rules": Sampling(eos_ids=(31,))}, "Sampling.eos_ids: 31"),
+        ({"key": None}, "key: None, .* for the temperature 1.0"),
+        ({"key": None, "rules": Sampling(temperature=0.5)}, "temperature 0.5"),
     ],
 )
 def test_bad_requests_are_named(changed, message, monkeypatch):

@@ -16,13 +16,13 @@ from models.config import DecoderConfig
 from models.params import flatten_names
 from models.pretrained import from_pretrained
 from train import dpo, reference
+from train.commands import split_examples
 from train.dpo import DPOConfig, split_pairs, train_dpo
 from train.errors import ConfigError
 from train.loop import LoopConfig
 from train.optim import OptimizerConfig
 from train.preference import PreferenceConfig, pair_log_probs, policy_loss
 from train.reference import reference_log_probs
-from train.sft import split_examples
 from train.state import init_state
 from train.step import make_train_step
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from helpers.tiny_run import LOOP, exact, run, same_bits
+from helpers.tiny_run import LOOP, exact, params, run, same_bits
 
 from train.errors import ConfigError
 from train.loop import Best, LoopConfig
@@ -92,6 +92,29 @@ def test_the_highest_checkpoint_is_kept(tmp_path, states):
     fitted = run(tmp_path, 16, loop=loop, evaluate=scripted(values, "eval/accuracy"))
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*"))
     assert kept == [8, 16] and same_bits(fitted.state, states[8])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_start_may_be_best(tmp_path, stored):
+    """Best before the first step: the initial state, bit by bit; patience counts on."""
+    loop = dataclasses.replace(EVERY, eval_start=True, use_best=True, patience=3)
+    if not stored:
+        loop = dataclasses.replace(loop, checkpoint_every=None, keep_best=False)
+    fitted = run(tmp_path, 16, loop=loop, evaluate=scripted((1.0, 2.0, 3.0, 1.0)))
+    assert int(fitted.state.step) == 0 and same_bits(fitted.state.params, params())
+    last = exact(fitted.rows)[-1]
+    assert (last["step"], last["stop/best_step"], last["stop/best"]) == (6, 0, 1.0)
+    evals = [row["step"] for row in fitted.rows if "eval/loss" in row]
+    assert evals == [0, 2, 4, 6]
+
+
+def test_a_start_that_is_not_finite_is_not_best():
+    """NaN at the start and ever after: the last state, as without `eval_start`."""
+    loop = dataclasses.replace(
+        EVERY, eval_start=True, use_best=True, checkpoint_every=None, keep_best=False
+    )
+    fitted = run(None, 16, loop=loop, evaluate=scripted([float("nan")] * 9))
+    assert int(fitted.state.step) == 16
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from helpers.tiny_run import exact, same_bits
 
 from train import ppo as ppo_lib
 from train.errors import ConfigError
+from train.loop import LoopConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,9 +103,70 @@ def test_the_best_checkpoint_by_validation_is_kept(straight, tmp_path):
         tmp_path, evaluate=evaluate, eval_every=1, keep_last=1, keep_best=True,
         best="eval/error",
     )  # fmt: skip
-    state, iteration = ppo_lib.best_state(tmp_path, fitted.state, "eval/error")
+    loop = LoopConfig(best="eval/error")
+    state, iteration = ppo_lib.best_state(tmp_path, fitted.state, loop)
     assert iteration == int(state.iteration) == 2
     assert same_bits(state.params, seen[1]) and not same_bits(state.params, seen[3])
+
+
+def nearness(params):
+    """A metric that is highest, 0, for the starting policy alone."""
+    apart = jax.tree.map(lambda a, b: abs(a - b).sum(), params, tiny.policy())
+    return {"eval/near": -float(sum(jax.tree.leaves(apart)))}
+
+
+START = dict(
+    evaluate=nearness, eval_start=True, eval_every=1, keep_last=1, keep_best=True,
+    best="eval/near", best_is="highest",
+)  # fmt: skip
+
+
+def test_the_starting_policy_may_be_the_best(straight, tmp_path):
+    """Equality: where no iteration is better, what is kept and returned is the start.
+
+    The iterations themselves are those of a run that evaluates nothing.
+    """
+    fitted = tiny.run(tmp_path / "kept", **START)
+    assert same_bits(fitted.state, straight[0].state)
+    near = [row["eval/near"] for row in fitted.rows if "eval/near" in row]
+    assert len(near) == 5 and near[0] == 0 > max(near[1:])
+    loop = LoopConfig(best="eval/near", best_is="highest")
+    state, iteration = ppo_lib.best_state(tmp_path / "kept", fitted.state, loop)
+    assert iteration == int(state.iteration) == 0
+    assert same_bits(state.params, tiny.policy())
+    used = tiny.run(tmp_path / "used", **START, use_best=True)
+    assert same_bits(used.state, state) and exact(used.rows) == exact(fitted.rows)
+    worse = {**START, "best_is": "lowest"}
+    used = tiny.run(tmp_path / "worse", **worse, use_best=True)
+    assert int(used.state.iteration) > 0
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_run_with_an_evaluated_start_continues_to_the_same_bits(tmp_path, at):
+    """Equality, bit by bit, of state and rows: the start is evaluated once."""
+
+    class Broken(Exception):
+        pass
+
+    def breaks(iteration):
+        if iteration == at:
+            raise Broken
+
+    straight = tiny.run(tmp_path / "straight", **START)
+    with pytest.raises(Broken):
+        tiny.run(tmp_path / "broken", before_update=breaks, **START)
+    evaluated = []
+
+    def counted(params):
+        evaluated.append(params)
+        return nearness(params)
+
+    again = tiny.run(tmp_path / "broken", **{**START, "evaluate": counted})
+    assert same_bits(again.state, straight.state)
+    assert exact(again.rows) == exact(straight.rows)
+    assert len(evaluated) == 4 - at
+    kept = [int(p.name) for p in (tmp_path / "broken/checkpoints").glob("*")]
+    assert sorted(kept) == [0, 4]
 
 
 def test_another_run_in_the_folder_is_refused(straight):

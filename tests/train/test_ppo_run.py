@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.entry import CONFIGS, assert_refused, call, checkpoint
+from helpers.entry import CONFIGS, assert_refused, call, checkpoint, snapshot
 from helpers.tiny_run import same_bits
 
 from data.tokenizers import load_tokenizer
@@ -64,26 +64,31 @@ SHORT = (
 
 
 def test_a_run_ends_in_a_policy_that_loads(files, tmp_path):
-    """Round trip: W/hf loads, differs from the start; all rewards are measured."""
+    """Round trip: W/hf loads; it is the best, here the start, or the last policy.
+
+    No policy answers right, so nothing is better than the start. All rewards are
+    measured.
+    """
     config = f"--config={CONFIGS / 'ppo.py:mini'}"
     command = [config, *arguments(files), *SHORT, f"--workdir={tmp_path / 'w'}"]
     done = call(ppo_run, *command)
     assert done.code == 0, done.err
-    after = from_pretrained(tmp_path / "w/hf")
+    assert "best: iteration 0 by eval/error" in done.out
     before = from_pretrained(files / "policy")
-    assert not same_bits(after.params, before.params)
+    assert same_bits(from_pretrained(tmp_path / "w/hf").params, before.params)
     assert load_tokenizer(tmp_path / "w/hf").vocab_size
     rows = [json.loads(x) for x in (tmp_path / "w/metrics.jsonl").open()]
-    assert [row["step"] for row in rows] == [1, 1, 2, 2]
+    assert [row["step"] for row in rows] == [0, 1, 1, 2, 2]
+    assert "eval/error" in rows[0]  # of the policy as it was
     names = {name for row in rows for name in row}
     parts = ("answer", "process", "model", "missing_eos", "length")
     assert {f"train/reward/{part}" for part in parts} <= names
     assert {"train/kl/response", "train/entropy", "eval/accuracy"} <= names
-    assert rows[0]["train/reward/answer"] >= 0  # a third have no truth: 0.25 each
-    again = call(ppo_run, *command)
-    assert (
-        again.code == 0 and len((tmp_path / "w/metrics.jsonl").open().readlines()) == 4
-    )
+    assert rows[1]["train/reward/answer"] >= 0  # a third have no truth: 0.25 each
+    again = call(ppo_run, *command, "--config.loop.keep_best=False")
+    assert again.code == 0, again.err
+    assert not same_bits(from_pretrained(tmp_path / "w/hf").params, before.params)
+    assert len((tmp_path / "w/metrics.jsonl").open().readlines()) == 5
 
 
 def test_answers_are_the_text_behind_the_marker(files):
@@ -121,6 +126,27 @@ def test_rewards_are_those_of_the_settings(files):
     last = found.tokens[np.arange(3), rollout.lengths - 1]
     np.testing.assert_allclose(last, [1, 0, 0.25])
     assert np.flatnonzero(found.tokens[0]).tolist() == [2, 5, len(responses[0]) - 1]
+
+
+def test_a_score_is_read_where_the_settings_say(files):
+    """Equality: at EOS, the row's last place, or at the one before it."""
+    cfg = RunConfig(
+        policy=str(files / "policy"), prompts=str(files / "prompts.jsonl"),
+        reward_model=str(files / "judge"), ppo=PPOConfig(max_new_tokens=40),
+    )  # fmt: skip
+    ready = prepare(cfg)
+    response = [*ready.tokenizer.encode("so 2"), *ready.tokenizer.stop_ids[:1]]
+    rollout = made_rollout(ready.problems.prompts, [response] * 3)
+    asked = {}
+    for at in ("eos", "answer"):
+
+        def score(rows, places, at=at):
+            asked[at] = [len(row) - p for row, (p,) in zip(rows, places, strict=True)]
+            return [np.zeros(1)] * len(rows)
+
+        settings = RewardSettings(model=1.0, answer=0.0, missing_eos=0.0, at=at)
+        ppo_run.make_rewards(settings, ready, score)(rollout, [0, 1, 2])
+    assert asked == {"eos": [1] * 3, "answer": [2] * 3}
 
 
 def made_rollout(prompts, responses):
@@ -173,6 +199,38 @@ def test_impossible_runs_are_refused_before_anything_is_written(
     given = [*arguments(files, **changes), *extra, f"--workdir={work}"]
     assert_refused(call(ppo_run, config, *given), *mentions)
     assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"model_type": "llama"}'),
+        (
+            "config.json",
+            '{"checkpoint": "x", "data": "x", "optimizer": {}, "loop": {}}',
+        ),
+        ("metrics.jsonl", '{"step": 1}'),
+    ],
+)
+def test_files_of_others_are_never_replaced(files, tmp_path, name, text):
+    """Error: names the file, also that of another command's run; it stays as it was."""
+    work = tmp_path / "w"
+    work.mkdir()
+    (work / name).write_text(text)
+    config = f"--config={CONFIGS / 'ppo.py:mini'}"
+    done = call(ppo_run, config, *arguments(files), f"--workdir={work}")
+    assert_refused(done, f"{name} is not of a run of this program")
+    assert [p.name for p in work.iterdir()] == [name]
+    assert (work / name).read_text() == text
+
+
+def test_the_policy_itself_is_no_folder_for_a_run(files):
+    """Error: names the policy, which stays."""
+    config = f"--config={CONFIGS / 'ppo.py:mini'}"
+    before = snapshot(files)
+    done = call(ppo_run, config, *arguments(files), f"--workdir={files / 'policy'}")
+    assert_refused(done, "--workdir", "is the policy itself")
+    assert snapshot(files) == before
 
 
 @pytest.mark.parametrize(

@@ -153,13 +153,17 @@ def test_the_original_reads_three_tokens_and_pays_two():
 
 
 def test_model_scores_are_read_at_the_last_token():
-    """Equality: the scorer is asked for the place of EOS in prompt + response."""
+    """Equality: the scorer is asked for the place of EOS, or of the token before it."""
 
     def score(rows, places):
         return [[row[ps[0]]] for row, ps in zip(rows, places, strict=True)]
 
     reward = lib.model_score(score)
     assert list(reward.fn(ROLLOUT, None)) == [END, END, 6]
+    reward = lib.model_score(score, at="answer")
+    assert list(reward.fn(ROLLOUT, None)) == [3, 4, 6]  # the last was cut: no EOS
+    alone = rollout([[END], [END, 3]])  # prompts of fives; the second goes on
+    assert list(reward.fn(alone, None)) == [5, 3]
 
 
 def test_impossible_rewards_are_refused():

@@ -21,13 +21,14 @@ from models.config import DecoderConfig
 from models.errors import CheckpointError
 from models.params import flatten_names
 from models.pretrained import from_pretrained, save_pretrained
-from train import cli, sft
+from train import cli, commands, sft
+from train.commands import MeshConfig, split_examples
 from train.errors import ConfigError, Preempted
 from train.locks import locked
 from train.loop import LoopConfig
 from train.optim import OptimizerConfig
 from train.settings import build
-from train.sft import MeshConfig, SFTConfig, prepare
+from train.sft import SFTConfig, prepare
 
 ROOT = Path(__file__).parents[2]
 BEST = LoopConfig(eval_every=4, checkpoint_every=4, keep_best=True)
@@ -134,7 +135,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     cfg = config(inputs, steps=10)
     straight = sft.sft(cfg, tmp_path / "a")
     stopped = Stop(at=5)
-    monkeypatch.setattr(sft, "batches", stopped.batches)
+    monkeypatch.setattr(commands, "batches", stopped.batches)
     with pytest.raises(Preempted):
         sft.sft(cfg, tmp_path / "b")
     assert not (tmp_path / "b" / "hf").exists()
@@ -157,7 +158,7 @@ class Stop:
 
     def __init__(self, at):
         self.at = at
-        self.make = sft.batches
+        self.make = commands.batches
 
     def batches(self, *args, **kwargs):
         made = self.make(*args, **kwargs)
@@ -185,12 +186,12 @@ def test_frozen_parameters_leave_as_they_came(inputs, tmp_path):
 
 def test_held_out_examples_are_a_function_of_the_seed_and_never_trained_on(inputs):
     examples = list(range(50))
-    kept, held = sft.split_examples(examples, 0.2, seed=1)
-    assert (kept, held) == sft.split_examples(examples, 0.2, seed=1)
+    kept, held = split_examples(examples, 0.2, seed=1)
+    assert (kept, held) == split_examples(examples, 0.2, seed=1)
     assert sorted(kept + held) == examples and len(held) == 10
-    assert held != sft.split_examples(examples, 0.2, seed=2)[1]
+    assert held != split_examples(examples, 0.2, seed=2)[1]
     with pytest.raises(ConfigError, match="leaves nothing to train on"):
-        sft.split_examples(examples, 1.0, seed=1)
+        split_examples(examples, 1.0, seed=1)
     ready = prepare(config(inputs, eval_data=str(inputs / "prompt.jsonl")))
     assert sum(len(row) for row in ready.held_out.rows) == 40
     assert prepare(config(inputs, eval_fraction=0.0)).held_out is None
