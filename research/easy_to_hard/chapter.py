@@ -6,12 +6,12 @@ from data.worlds.arithmetic import proportional
 from models.config import DType, Remat
 from research.easy_to_hard.coding import Coding
 from research.easy_to_hard.icl import Exemplars
+from research.easy_to_hard.published import MathFiles
 from research.easy_to_hard.settings import (
     Evaluators,
     Miniature,
     ModelSize,
     Policies,
-    Published,
     Sampled,
     Training,
 )
@@ -23,14 +23,15 @@ class Settings:
     """The whole experiment: two generators per seed, on easy and on all levels.
 
     The task is exactly one of `miniature` and `published`; `pretrain` and `model`
-    belong to a miniature.
+    belong to a miniature, `large` and `coding` too. `sft_dtype` is that of fine-tuning
+    generators, if it has its own.
     """
 
     seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
     sft: Training
     sampled: Sampled
     miniature: Miniature | None = None
-    published: Published | None = None
+    published: MathFiles | None = None
     model: ModelSize = ModelSize()
     large: ModelSize | None = None
     evaluators: Evaluators | None = None
@@ -39,6 +40,7 @@ class Settings:
     coding: Coding | None = None
     pretrain: Training | None = None
     dtype: DType = "float32"
+    sft_dtype: DType | None = None
     remat: Remat = "none"
 
     def __post_init__(self):
@@ -50,8 +52,16 @@ class Settings:
             raise ValueError(
                 f"seeds: expected at least one, each once, got {self.seeds}"
             )
-        if self.evaluators is not None and self.miniature is None:
-            raise ValueError("evaluators: expected with miniature only")
+        if self.published is not None:
+            for name in ("large", "coding"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: expected with miniature only")
+            labelled = self.published.prm800k or self.published.math_shepherd
+            if self.evaluators is not None and not labelled:
+                raise ValueError(
+                    "evaluators: expected labelled steps, from published.prm800k or "
+                    "published.math_shepherd"
+                )
         if self.policies is not None and (
             self.evaluators is None or "prm" not in self.evaluators.kinds
         ):

@@ -1,10 +1,15 @@
 """The chapter as stages: generators, evaluators, further training, programs, report."""
 
+import dataclasses
+from typing import NamedTuple
+
 from research.easy_to_hard import coding, evaluators, generators, icl, policies, tasks
 from research.easy_to_hard import report as chapter_report
 from research.easy_to_hard.chapter import Settings
+from research.easy_to_hard.published import make_math
 from research.stages import Handle, Plan
 
+TEMPLATE = "plain"
 GENERATORS = {"full": None, "easy": tasks.EASY}  # levels that each is fine-tuned on
 # PPO: levels of the questions, levels whose answers are known, process reward or not,
 # KL coefficient (None: the config's), quirks of the original code.
@@ -17,12 +22,30 @@ PPO = {
 }
 
 
+class Ground(NamedTuple):
+    """What the experiment stands on.
+
+    easy, full: data stages, with the labels of easy levels only, and of all levels. A
+        miniature has one for both, of which stages take the levels they may see.
+    bases: of every size, a stage or the path of a checkpoint.
+    answered, trained: arguments of stages that read answers, and that train.
+    """
+
+    easy: Handle
+    full: Handle
+    bases: dict[str, Handle | str]
+    answered: dict[str, str]
+    trained: dict[str, str]
+
+
 def experiment(plan: Plan, cfg: Settings) -> None:
     """Declares the stages; those of a seed are named `<what>-<which>-<seed>`.
 
-    As in the thesis the base is given: seeds differ in fine-tuning and sampling.
+    As in the thesis the base is given: seeds differ in fine-tuning and sampling. What
+    is supervised by easy problems reads the easy data only.
     """
-    template, data, bases = _ground(plan, cfg)
+    ground = _ground(plan, cfg)
+    bases = ground.bases
     answers: dict[str, Handle] = {}
     scores: dict[str, Handle] = {}
     judges: dict[str, Handle] = {}
@@ -33,12 +56,13 @@ def experiment(plan: Plan, cfg: Settings) -> None:
             name: plan.stage(
                 f"sft-{name}-{seed}",
                 generators.finetune,
-                data=data,
+                data=ground.full if levels is None else ground.easy,
                 base=bases["large" if name == "large" else "small"],
-                levels=levels,
+                # Published rows may be of no level; their stage has chosen them.
+                levels=None if cfg.published else levels,
                 training=cfg.sft,
-                template=template,
-                dtype=cfg.dtype,
+                template=TEMPLATE,
+                dtype=cfg.sft_dtype or cfg.dtype,
                 remat=cfg.remat,
                 seed=seed,
             )
@@ -48,31 +72,33 @@ def experiment(plan: Plan, cfg: Settings) -> None:
             answers[f"{name}-{seed}"] = plan.stage(
                 f"answers-{name}-{seed}",
                 generators.answer,
-                data=data,
+                data=ground.easy,
                 generator=generator,
                 sampled=cfg.sampled,
-                template=template,
+                template=TEMPLATE,
                 dtype=cfg.dtype,
                 seed=seed,
+                **ground.answered,
             )
         if cfg.icl is not None:
             for kind in icl.KINDS:
                 answers[f"icl-{kind}-{seed}"] = plan.stage(
                     f"icl-{kind}-{seed}",
                     icl.answer_icl,
-                    data=data,
+                    data=ground.easy if kind == "easy" else ground.full,
                     base=bases["small"],
                     kind=kind,
                     exemplars=cfg.icl,
                     sampled=cfg.sampled,
                     dtype=cfg.dtype,
                     seed=seed,
+                    **ground.answered,
                 )
         if cfg.evaluators is not None:
-            _evaluators(plan, cfg, data, made, answers, seed, judges, scores)
+            _evaluators(plan, cfg, ground, made, answers, seed, judges, scores)
         if cfg.policies is not None:
             prm = judges[f"prm {seed}"]
-            _policies(plan, cfg, template, data, bases, made, prm, seed, trained)
+            _policies(plan, cfg, ground, made, prm, seed, trained)
     programs, program_judges = [], []
     if cfg.coding is not None:
         programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
@@ -90,14 +116,19 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         seeds=cfg.seeds,
         sampled=cfg.sampled,
         miniature=cfg.miniature is not None,
+        voting=cfg.evaluators.voting if cfg.evaluators else "product",
+        **ground.answered,
     )
 
 
-def _ground(plan, cfg):
-    """(chat template, data, {"small": base, "large": base}): stages, or a path."""
-    if cfg.miniature is None:
-        data = plan.stage("data", tasks.read_published, task=cfg.published)
-        return cfg.published.template, data, {"small": cfg.published.checkpoint}
+def _ground(plan, cfg) -> Ground:
+    if cfg.published is not None:
+        easy, full = (
+            plan.stage(f"data-{name}", make_math, task=cfg.published, levels=levels)
+            for name, levels in (("easy", tasks.EASY), ("full", icl.LEVELS))
+        )
+        bases = {"small": cfg.published.checkpoint}
+        return Ground(easy, full, bases, {"rules": "math"}, {"remat": cfg.remat})
     seed, bases = cfg.seeds[0], {}
     data = plan.stage("data", tasks.make_world, task=cfg.miniature, seed=seed)
     sizes = {"small": ("base", cfg.model), "large": ("base-large", cfg.large)}
@@ -112,42 +143,59 @@ def _ground(plan, cfg):
                 dtype=cfg.dtype,
                 seed=seed,
             )
-    return "plain", data, bases
+    return Ground(data, data, bases, {}, {})
 
 
-def _evaluators(plan, cfg, data, made, answers, seed, judges, scores):
+def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
     """Evaluators of the easy generator's solutions, and their scores of the answers."""
     settings, common = cfg.evaluators, {"dtype": cfg.dtype}
     pool = plan.stage(
         f"pool-{seed}",
         evaluators.draw,
-        data=data,
+        data=ground.easy,
         generator=made["easy"],
         levels=tasks.EASY,
         drawn=settings.drawn,
         seed=seed,
         **common,
     )
-    labels = plan.stage(
-        f"labels-{seed}",
-        evaluators.label,
-        pool=pool,
-        world=cfg.miniature.world,
-        seed=seed,
-    )
+    if cfg.published is not None:
+        labels = plan.stage(
+            f"labels-{seed}",
+            evaluators.label_published,
+            data=ground.easy,
+            pool=pool,
+            seed=seed,
+            **ground.answered,
+        )
+    else:
+        labels = plan.stage(
+            f"labels-{seed}",
+            evaluators.label,
+            pool=pool,
+            world=cfg.miniature.world,
+            seed=seed,
+        )
+    more = {"epochs": settings.epochs} if settings.epochs else {}
+    shorter = settings.training
+    if settings.process_length:
+        shorter = dataclasses.replace(shorter, length=settings.process_length)
     starts = {kind: ("easy", kind) for kind in settings.kinds}
     if "large" in made:
         starts["large"] = ("large", "oprm")
     for name, (start, kind) in starts.items():
+        size = "large" if start == "large" else "small"
         judge = judges[f"{name} {seed}"] = plan.stage(
             f"{name}-{seed}" if name != "large" else f"oprm-large-{seed}",
             evaluators.train_evaluator,
             labels=labels,
-            start=made[start],
+            start=made[start] if settings.start == "generator" else ground.bases[size],
             kind=kind,
-            training=settings.training,
+            training=shorter if kind == "prm" else settings.training,
             seed=seed,
             **common,
+            **more,
+            **ground.trained,
         )
         for generator in ("easy", "large"):
             if generator not in made or (generator, kind) == ("large", "orm"):
@@ -163,10 +211,13 @@ def _evaluators(plan, cfg, data, made, answers, seed, judges, scores):
             )
 
 
-def _policies(plan, cfg, template, data, bases, made, prm, seed, trained):
+def _policies(plan, cfg, ground, made, prm, seed, trained):
     """Rounds of every way to train the easy generator further."""
     settings, easy = cfg.policies, made["easy"]
-    common = {"data": data, "dtype": cfg.dtype}
+    common = {"dtype": cfg.dtype, **ground.answered}
+    frozen = {}
+    if settings.value_frozen is not None:
+        frozen = {"value_frozen": settings.value_frozen}
 
     def add(name, stages):
         trained.setdefault(name, []).append(stages)
@@ -175,6 +226,7 @@ def _policies(plan, cfg, template, data, bases, made, prm, seed, trained):
         stage = plan.stage(
             f"greedy-{name}-{seed}",
             policies.measured,
+            data=ground.easy,
             policy=generator,
             drawn=settings.rest.drawn,
             **common,
@@ -185,15 +237,17 @@ def _policies(plan, cfg, template, data, bases, made, prm, seed, trained):
         stage = plan.stage(
             f"rest-{number}-{seed}",
             policies.rest_round,
+            data=ground.easy,
             policy=rounds[-1],
-            base=bases["small"],
+            base=ground.bases["small"],
             levels=tasks.EASY,
             rest=settings.rest,
             training=cfg.sft,
-            template=template,
+            template=TEMPLATE,
             seed=seed,
             number=number,
-            **common,
+            **(common | ({"dtype": cfg.sft_dtype} if cfg.sft_dtype else {})),
+            **ground.trained,
         )
         rounds.append(stage)
     add("rest", rounds[1:])
@@ -202,12 +256,14 @@ def _policies(plan, cfg, template, data, bases, made, prm, seed, trained):
         stage = plan.stage(
             f"dpo-{number}-{seed}",
             policies.dpo_round,
+            data=ground.easy,
             policy=rounds[-1],
             evaluator=prm,
             rounds=settings.dpo,
             seed=seed,
             number=number,
             **common,
+            **ground.trained,
         )
         rounds.append(stage)
     add("dpo", rounds[1:])
@@ -215,6 +271,7 @@ def _policies(plan, cfg, template, data, bases, made, prm, seed, trained):
         stage = plan.stage(
             f"{name}-{seed}",
             policies.ppo_run,
+            data=ground.full if known is None else ground.easy,
             policy=easy,
             evaluator=prm,
             process=process,
@@ -225,5 +282,7 @@ def _policies(plan, cfg, template, data, bases, made, prm, seed, trained):
             faithful=faithful,
             seed=seed,
             **common,
+            **ground.trained,
+            **frozen,
         )
         add(name, [stage])

@@ -1,6 +1,5 @@
 """Generators: a base model, its fine-tuning on some levels, and what it answers."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,15 @@ from data.chat import load_template
 from data.formats import Completion
 from data.packing import fit as fit_length
 from data.records import read_records
+from data.sets.text import encode_sft
 from data.tokenizers import Tokenizer, load_tokenizer
 from models import decoder
 from models.config import DecoderConfig
-from models.pretrained import from_pretrained, save_pretrained
+from models.pretrained import save_pretrained
 from research.easy_to_hard.answers import write_answers
 from research.easy_to_hard.settings import ModelSize, Sampled, Training
-from research.easy_to_hard.tasks import read_problems
+from research.easy_to_hard.tasks import read_problems, read_sft
+from research.easy_to_hard.weights import load
 from research.stages import StageResult
 from train.decoder import train_decoder
 from train.keys import purpose_key
@@ -124,28 +125,22 @@ def finetune(
     remat: str,
     seed: int,
 ) -> dict:
-    """Stage: SFT of the base on the training solutions of some levels (None: all).
+    """Stage: SFT of the base on solutions, or steps, of some levels (None: all).
 
     `base` is a stage that left `hf`, or the path of a Hugging Face folder.
     """
-    path = base.folder / "hf" if isinstance(base, StageResult) else base
-    tokenizer = load_tokenizer(path)
-    loaded = from_pretrained(path, dtype)
-    cfg = dataclasses.replace(loaded.cfg, remat=remat)
-    chat = load_template(template, tokenizer)
-    examples = [
-        chat.encode(Completion(row["prompt"], row["completion"]))
-        for row in read_problems(data.folder / "train.jsonl", levels)
-    ]
+    loaded = load(base, dtype, remat)
+    chat = load_template(template, loaded.tokenizer)
+    examples = [encode_sft(chat, row) for row in read_sft(data.folder, levels)]
     fitted = fit_length(examples, training.length, "drop")
     result = train(
         folder,
-        cfg,
+        loaded.cfg,
         loaded.params,
         fitted.examples,
         training,
         seed,
-        tokenizer,
+        loaded.tokenizer,
         loaded.hf_config,
     )
     return {**result, "dropped": fitted.dropped}
@@ -160,14 +155,13 @@ def answer(
     template: str,
     dtype: str,
     seed: int,
+    rules: str = "exact",
 ) -> dict:
     """Stage: a greedy answer and `votes` sampled ones to every held-out problem.
 
     Leaves answers.jsonl: {level, answer, prompt, greedy, greedy_text, pool, texts}.
     """
-    path = generator.folder / "hf"
-    tokenizer = load_tokenizer(path)
-    cfg, params, _, _ = from_pretrained(path, dtype)
+    cfg, params, tokenizer, _ = load(generator, dtype)
     chat = load_template(template, tokenizer)
     problems = read_problems(data.folder / "test.jsonl")
     prompts = [chat.encode_prompt(Completion(p["prompt"], "")) for p in problems]
@@ -181,4 +175,5 @@ def answer(
         sampled,
         purpose_key(jax.random.key(seed), "answers"),
         eos_ids=chat.stop_ids,
+        rules=rules,
     )

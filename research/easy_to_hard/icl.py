@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from data.errors import DataError
-from data.tokenizers import Tokenizer, load_tokenizer
+from data.tokenizers import Tokenizer
 from data.worlds.arithmetic import ANSWER, BREAK, LEVELS, QUESTION
-from models.pretrained import from_pretrained
 from research.easy_to_hard.answers import write_answers
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY, read_problems
+from research.easy_to_hard.weights import load
 from research.stages import StageResult
 from train.keys import purpose_key
 from train.settings import positive
@@ -114,6 +114,7 @@ def answer_icl(
     sampled: Sampled,
     dtype: str,
     seed: int,
+    rules: str = "exact",
 ) -> dict:
     """Stage: the base answers every held-out problem after exemplars of a kind.
 
@@ -121,9 +122,7 @@ def answer_icl(
     or the path of a Hugging Face folder. Prompts are plain text: problem texts end in
     the heading of the solution.
     """
-    path = base.folder / "hf" if isinstance(base, StageResult) else base
-    tokenizer = load_tokenizer(path)
-    cfg, params, _, _ = from_pretrained(path, dtype)
+    cfg, params, tokenizer, _ = load(base, dtype)
     problems = read_problems(data.folder / "test.jsonl")
     chosen = choose_exemplars(
         read_problems(data.folder / "train.jsonl"), kind, exemplars.count, seed
@@ -146,6 +145,7 @@ def answer_icl(
         eos_ids=tokenizer.stop_ids,
         stop=(tuple(tokenizer.encode(QUESTION, previous=before)),),
         prefix=shots.ids,
+        rules=rules,
     )
     return {
         **counts,

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,16 +21,16 @@ from data.packing import fit as fit_length
 from data.pairs import token_pair
 from data.records import read_records, write_jsonl
 from data.steps import step_places, text_encoder
-from data.tokenizers import Tokenizer, load_tokenizer
-from data.worlds.arithmetic import EASY, final_answer
 from models import reward_model
-from models.config import DecoderConfig
 from models.pretrained import from_pretrained, save_pretrained
 from models.sampler import generate
 from models.sampling import Sampling
 from research.easy_to_hard import evaluators, generators
+from research.easy_to_hard.rules import RULES
+from research.easy_to_hard.selection import graded
 from research.easy_to_hard.settings import DPORounds, Drawn, PPORuns, ReST, Training
-from research.easy_to_hard.tasks import read_problems
+from research.easy_to_hard.tasks import EASY, read_problems, read_questions
+from research.easy_to_hard.weights import Loaded, load
 from research.labels import ANSWER
 from research.stages import StageResult
 from train import rewards
@@ -43,21 +42,6 @@ from train.ppo import ppo
 from train.ppo_config import FAITHFUL
 from train.preference import PreferenceConfig
 from train.rewards import sigmoid
-
-
-class Loaded(NamedTuple):
-    """A policy in memory."""
-
-    cfg: DecoderConfig
-    params: Any
-    tokenizer: Tokenizer
-    hf_config: dict
-
-
-def load(stage: StageResult, dtype: str) -> Loaded:
-    path = stage.folder / "hf"
-    found = from_pretrained(path, dtype)
-    return Loaded(found.cfg, found.params, load_tokenizer(path), found.hf_config)
 
 
 def problems_of(data: StageResult, levels: Sequence[int] | None) -> list[dict]:
@@ -82,37 +66,47 @@ def greedy(policy: Loaded, params, problems: Sequence[dict], drawn: Drawn) -> li
     return [policy.tokenizer.decode(rollout.response(i)) for i in rows]
 
 
-def accuracy(problems: Sequence[dict], texts: Sequence[str]) -> dict[str, float]:
-    """Share of right answers among the easy and the hard problems."""
-    right = [
-        final_answer(text) == p["answer"]
-        for p, text in zip(problems, texts, strict=True)
-    ]
+def accuracy(
+    problems: Sequence[dict], texts: Sequence[str], rules: str = "exact"
+) -> dict[str, float | None]:
+    """Share of right answers among easy, hard and all problems; None without any."""
+    by = RULES[rules]
+    right = np.array([
+        by.is_right(text, p["answer"]) for p, text in zip(problems, texts, strict=True)
+    ])  # fmt: skip
     easy = np.array([p["level"] in EASY for p in problems])
-    right = np.array(right)
-    return {"easy": float(right[easy].mean()), "hard": float(right[~easy].mean())}
+    groups = {"easy": right[easy], "hard": right[~easy], "all": right}
+    return {n: float(x.mean()) if len(x) else None for n, x in groups.items()}
 
 
 def finish(
-    folder: Path, policy: Loaded, params, data: StageResult, drawn: Drawn
-) -> dict[str, float]:
+    folder: Path, policy: Loaded, params, data: StageResult, drawn: Drawn, rules: str
+) -> dict[str, float | None]:
     """Answers the held-out problems; returns the accuracy on development problems."""
     test = read_problems(data.folder / "test.jsonl")
+    final_answer = RULES[rules].final_answer
     texts = greedy(policy, params, test, drawn)
     write_jsonl(folder / "test.jsonl", [
         {"level": p["level"], "answer": p["answer"], "greedy": final_answer(text)}
         for p, text in zip(test, texts, strict=True)
     ])  # fmt: skip
     development = read_problems(data.folder / "development.jsonl")
-    return accuracy(development, greedy(policy, params, development, drawn))
+    texts = greedy(policy, params, development, drawn)
+    return accuracy(development, texts, rules)
 
 
 def measured(
-    folder: Path, *, data: StageResult, policy: StageResult, drawn: Drawn, dtype: str
+    folder: Path,
+    *,
+    data: StageResult,
+    policy: StageResult,
+    drawn: Drawn,
+    dtype: str,
+    rules: str = "exact",
 ) -> dict:
     """Stage: greedy answers of a policy that another stage trained."""
     loaded = load(policy, dtype)
-    return {"development": finish(folder, loaded, loaded.params, data, drawn)}
+    return {"development": finish(folder, loaded, loaded.params, data, drawn, rules)}
 
 
 def _solutions(folder: Path, policy: Loaded, problems, drawn: Drawn, key):
@@ -144,7 +138,7 @@ def rest_round(
     *,
     data: StageResult,
     policy: StageResult,
-    base: StageResult,
+    base: StageResult | str,
     levels: Sequence[int] | None,
     rest: ReST,
     training: Training,
@@ -152,22 +146,24 @@ def rest_round(
     dtype: str,
     seed: int,
     number: int,
+    rules: str = "exact",
+    remat: str = "none",
 ) -> dict:
     """Stage: one round of ReST-EM on questions and answers of some levels.
 
     Right solutions of the policy, each once and at most `rest.most` of a problem, are
-    what the base is fine-tuned on.
+    what the base, a stage or a Hugging Face folder, is fine-tuned on.
     """
     start = load(policy, dtype)
     problems = problems_of(data, levels)
     key = purpose_key(jax.random.key(seed), "rest", number)
     texts = _solutions(folder, start, problems, rest.drawn, key).texts
     right = [
-        [final_answer(t) == p["answer"] for t in several]
+        [RULES[rules].is_right(t, p["answer"]) for t in several]
         for p, several in zip(problems, texts, strict=True)
     ]
     kept = select(texts, right, most=rest.most, seed=seed * 1000 + number)
-    ground = load(base, dtype)
+    ground = load(base, dtype, remat)
     chat = load_template(template, ground.tokenizer)
     examples = [
         chat.encode(Completion(p["prompt"], several[i]))
@@ -175,7 +171,7 @@ def rest_round(
         for i in chosen
     ]
     if not examples:
-        return _unchanged(folder, start, data, rest.drawn, "selected")
+        return _unchanged(folder, start, data, rest.drawn, rules, "selected")
     fitted = fit_length(examples, training.length, "drop")
     result = generators.train(
         folder,
@@ -188,7 +184,7 @@ def rest_round(
         ground.hf_config,
     )
     trained = from_pretrained(folder / "hf", dtype).params
-    score = finish(folder, ground, trained, data, rest.drawn)
+    score = finish(folder, ground, trained, data, rest.drawn, rules)
     return {"selected": len(examples), "steps": result["steps"], "development": score}
 
 
@@ -202,13 +198,15 @@ def dpo_round(
     dtype: str,
     seed: int,
     number: int,
+    rules: str = "exact",
+    remat: str = "none",
 ) -> dict:
     """Stage: one round of iterative DPO on easy questions.
 
     A solution's score is the lowest step of the process model, in 0 to 1, plus 1 for a
     right answer; pairs differ by more than `rounds.gap` (thesis, appendix B.3).
     """
-    start = load(policy, dtype)
+    start, by = load(policy, dtype, remat), RULES[rules]
     problems = problems_of(data, EASY)
     prompts = [p["prompt"] for p in problems]
     key = purpose_key(jax.random.key(seed), "dpo", number)
@@ -220,10 +218,12 @@ def dpo_round(
     )
     scores = []
     for p, several in zip(problems, texts, strict=True):
-        lowest = [
-            min(steps, default=-np.inf) for steps, _ in (next(found) for _ in several)
-        ]
-        right = [final_answer(t) == p["answer"] for t in several]
+        steps, answers = zip(*(next(found) for _ in several), strict=True)
+        asked = evaluators.logits_for(
+            "prm", {"steps": steps, "answer": answers}, by.joined
+        )
+        lowest = [min(logits, default=-np.inf) for logits in asked]
+        right = [by.is_right(t, p["answer"]) for t in several]
         scores.append(
             [float(sigmoid(x)) + r for x, r in zip(lowest, right, strict=True)]
         )
@@ -232,7 +232,7 @@ def dpo_round(
         seed=seed * 1000 + number,
     )  # fmt: skip
     if not rows:
-        return _unchanged(folder, start, data, rounds.drawn, "pairs")
+        return _unchanged(folder, start, data, rounds.drawn, rules, "pairs")
     encode, stop = text_encoder(start.tokenizer), list(start.tokenizer.stop_ids[:1])
     whole = {
         (p, t)
@@ -256,7 +256,7 @@ def dpo_round(
         if max(len(made.chosen.tokens), len(made.rejected.tokens)) <= rounds.length
     ]
     if not fitting:
-        return _unchanged(folder, start, data, rounds.drawn, "pairs")
+        return _unchanged(folder, start, data, rounds.drawn, rules, "pairs")
     pairs = batches(
         fitting,
         batch_size=rounds.batch_size,
@@ -277,7 +277,7 @@ def dpo_round(
     )
     params = fitted.state.params
     export(folder, start, params)
-    score = finish(folder, start, params, data, rounds.drawn)
+    score = finish(folder, start, params, data, rounds.drawn, rules)
     return {
         "pairs": len(fitting),
         "dropped": len(rows) - len(fitting),
@@ -286,10 +286,10 @@ def dpo_round(
     }
 
 
-def _unchanged(folder, policy: Loaded, data, drawn, what: str) -> dict:
+def _unchanged(folder, policy: Loaded, data, drawn, rules: str, what: str) -> dict:
     """A round that found nothing to train on leaves the policy as it was."""
     export(folder, policy, policy.params)
-    score = finish(folder, policy, policy.params, data, drawn)
+    score = finish(folder, policy, policy.params, data, drawn, rules)
     return {what: 0, "steps": 0, "development": score}
 
 
@@ -318,6 +318,9 @@ def ppo_run(
     faithful: bool,
     dtype: str,
     seed: int,
+    rules: str = "exact",
+    remat: str = "none",
+    value_frozen: Sequence[str] | None = None,
 ) -> dict:
     """Stage: PPO on questions of some levels, with the answers of some (None: all).
 
@@ -325,14 +328,15 @@ def ppo_run(
       evaluator: a process model, from which the critic starts in every run; `process`
         says whether it rewards steps too, or final answers are the only reward.
       kl_coef: None for that of `runs`. faithful: with the original code's quirks.
+      value_frozen: of the critic's parameters; None: as the policy's.
 
     Leaves curve.jsonl, a row per evaluation: {step, reward, kl, unfinished, easy,
-    hard}; the last two on development problems. The best policy by the easy ones is
-    kept, or by all where the answers of all are known.
+    hard}; the last two on development problems, where there are such. The best policy
+    by the easy ones is kept, or by all where the answers of all are known.
     """
-    start = load(policy, dtype)
-    tokenizer = start.tokenizer
-    problems = problems_of(data, questions)
+    start = load(policy, dtype, remat)
+    tokenizer, by = start.tokenizer, RULES[rules]
+    problems = read_questions(data.folder, questions)
     truth = [
         p["answer"] if answers is None or p["level"] in answers else None
         for p in problems
@@ -341,13 +345,13 @@ def ppo_run(
     drawn = runs.drawn
 
     def answer_of(ids):
-        return final_answer(tokenizer.decode(ids))
+        return by.final_answer(tokenizer.decode(ids))
 
     def correct(ids, i):
         answer = answer_of(ids)
         if answer is None:  # not even where the truth is unknown: stopping is no answer
             return False
-        return None if truth[i] is None else answer == truth[i]
+        return None if truth[i] is None else bool(by.equal(answer, truth[i]))
 
     def unfinished(rollout, prompt_ids):
         rows = range(len(prompt_ids))
@@ -371,14 +375,8 @@ def ppo_run(
     development = read_problems(data.folder / "development.jsonl")
 
     def evaluate(params):
-        texts = greedy(start, params, development, drawn)
-        found = accuracy(development, texts)
-        right = [
-            final_answer(t) == p["answer"]
-            for p, t in zip(development, texts, strict=True)
-        ]
-        found["all"] = float(np.mean(right))
-        return {f"eval/{name}": value for name, value in found.items()}
+        found = accuracy(development, greedy(start, params, development, drawn), rules)
+        return {f"eval/{n}": value for n, value in found.items() if value is not None}
 
     ppo_cfg = dataclasses.replace(
         runs.ppo, max_new_tokens=drawn.max_new_tokens, samples=drawn.samples, seed=seed
@@ -389,6 +387,11 @@ def ppo_run(
         )
     if faithful:
         ppo_cfg = dataclasses.replace(ppo_cfg, quirks=FAITHFUL, whiten_rewards=True)
+    value_optimizer = None
+    if value_frozen is not None:
+        value_optimizer = dataclasses.replace(
+            runs.optimizer, frozen=tuple(value_frozen)
+        )
     fitted = ppo(
         start.cfg,
         start.params,
@@ -398,8 +401,9 @@ def ppo_run(
         Sampling(
             temperature=drawn.temperature, top_k=drawn.top_k, eos_ids=tokenizer.stop_ids
         ),
-        value=(judge.cfg, judge.params),
+        value=(dataclasses.replace(judge.cfg, remat=remat), judge.params),
         optimizer=runs.optimizer,
+        value_optimizer=value_optimizer,
         loop=LoopConfig(
             log_every=runs.eval_every,
             eval_every=runs.eval_every,
@@ -424,7 +428,8 @@ def ppo_run(
         curve.setdefault(row["step"], {"step": row["step"]}).update(seen)
     write_jsonl(folder / "curve.jsonl", list(curve.values()))
     best = int(fitted.state.iteration)
-    return {"best": best, "development": finish(folder, start, params, data, drawn)}
+    score = finish(folder, start, params, data, drawn, rules)
+    return {"best": best, "development": score}
 
 
 def best(rounds: Sequence[StageResult]) -> int:
@@ -433,7 +438,8 @@ def best(rounds: Sequence[StageResult]) -> int:
     return int(np.argmax(values))
 
 
-def right_answers(stage: StageResult) -> np.ndarray:
+def right_answers(stage: StageResult, rules: str = "exact") -> np.ndarray:
     """Whether each held-out problem was answered rightly, float64 [problems]."""
     rows = [record.row for record in read_records(stage.folder / "test.jsonl")]
-    return np.array([row["greedy"] == row["answer"] for row in rows], float)
+    given, truths = ([row[key] for row in rows] for key in ("greedy", "answer"))
+    return graded(given, truths, RULES[rules].equal)

@@ -9,6 +9,8 @@ from research.easy_to_hard import (
     tables_policies,
     tables_reranking,
 )
+from research.easy_to_hard.answers import read_answers
+from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.settings import Sampled
 from research.report import Report, Section, provenance, write
 from research.stages import RunInfo, StageResult
@@ -27,19 +29,31 @@ def write_report(
     sampled: Sampled,
     miniature: bool,
     run_info: RunInfo,
+    rules: str = "exact",
+    voting: str = "product",
 ) -> dict:
-    """Stage: the report of what was run; parts that were not are left out."""
-    generators, claims, problems = tables.sections(answers, seeds, sampled, miniature)
+    """Stage: the report of what was run; parts that were not are left out.
+
+    rules: how answers are compared. voting: the aggregation of step scores for votes.
+    """
+    read = {name: read_answers(stage, rules) for name, stage in answers.items()}
+    generators, claims, problems = tables.sections(read, seeds, sampled, miniature)
     sections = generators[:1]
     if scores:
         part, found = tables_reranking.section(
-            answers, scores, evaluators, seeds, sampled
+            read,
+            scores,
+            evaluators,
+            seeds,
+            sampled,
+            voting=voting,
+            joined=RULES[rules].joined,
         )
         sections.append(part)
         claims += found
     if policies:
         part, found = tables_policies.section(
-            policies, tables_reranking.ready(evaluators, "prm", seeds)
+            policies, tables_reranking.ready(evaluators, "prm", seeds), rules
         )
         sections.append(part)
         claims += found

@@ -4,9 +4,10 @@ import dataclasses
 from typing import Literal
 
 from data.worlds.arithmetic import ArithmeticWorld, SplitSizes
+from research.easy_to_hard.selection import AGGREGATIONS
 from train.optim import OptimizerConfig
 from train.ppo_config import PPOConfig
-from train.settings import at_least, fraction, positive
+from train.settings import at_least, choice, fraction, positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +27,6 @@ class Miniature:
     def __post_init__(self):
         if not self.sizes.test or not any(self.sizes.train[:3]):
             raise ValueError("sizes: expected test problems, and easy ones to train on")
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """Problems in files, and a base model from a Hugging Face folder.
-
-    `train` and `test` are JSON lines {prompt, completion, answer, level}: a solution
-    ends in the marker "# Answer", a blank line and the answer.
-    """
-
-    checkpoint: str
-    train: str
-    test: str
-    template: str = "plain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,11 +119,21 @@ class EvaluatorTraining:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluators:
-    """Evaluators trained on the easy generator's solutions of easy problems."""
+    """Evaluators trained on the easy generator's solutions of easy problems.
+
+    They start from that generator, or from the `base` that it started from. With
+    `epochs`, they are trained for so many passes over their rows, instead of
+    `training.steps`; `process_length` is the prm's longest row, if it has its own.
+    `voting` is how the scores of steps become the weight of a vote.
+    """
 
     training: EvaluatorTraining
     drawn: Drawn = Drawn()
     kinds: tuple[str, ...] = ("orm", "prm", "oprm")
+    start: Literal["generator", "base"] = "generator"
+    epochs: float | None = positive(None)
+    process_length: int | None = positive(None)
+    voting: str = choice(AGGREGATIONS, "product")
 
     def __post_init__(self):
         known = {"orm", "prm", "oprm"}
@@ -190,8 +187,12 @@ class PPORuns:
 
 @dataclasses.dataclass(frozen=True)
 class Policies:
-    """Generators trained further from the easy one, each in its way."""
+    """Generators trained further from the easy one, each in its way.
+
+    `value_frozen` names the critic's parameters that stay; None: as the policy's.
+    """
 
     rest: ReST = ReST()
     dpo: DPORounds = DPORounds()
     ppo: PPORuns = PPORuns()
+    value_frozen: tuple[str, ...] | None = None

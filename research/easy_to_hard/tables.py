@@ -1,15 +1,16 @@
 """The generators in the report: Table 6.1 beside the thesis's, plots, verdicts."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from data.records import read_records
 from research import plots
-from research.easy_to_hard.selection import majority_accuracy
+from research.easy_to_hard.answers import Answered
+from research.easy_to_hard.selection import curve
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY
 from research.intervals import bootstrap, verdict
 from research.report import Column, Figure, Interval, Section, Table, Text, Verdict
-from research.stages import StageResult
 
 NAMES = {
     "icl-full": "full ICL",
@@ -21,7 +22,7 @@ NAMES = {
 }
 MAIN = ("full", "easy")
 # Table 6.1 of the thesis, Llemma-7B (large: 34B): greedy, majority@16, majority@256, in
-# percent.
+# percent. Below, what it has of Llemma-34B.
 THESIS = {
     "PRM800K": {
         "icl-full": (12.8, 15.6, 20.8),
@@ -40,6 +41,22 @@ THESIS = {
         "large": (32.2, 42.6, 43.4),
     },
 }
+THESIS_34B = {
+    "PRM800K, 34B": {
+        "icl-full": (18.6, 23.6, 36.0),
+        "icl-hard": (15.8, 21.4, 34.2),
+        "icl-easy": (18.2, 25.2, 36.8),
+        "full": (25.6, 41.8, 46.4),
+        "easy": (24.8, 40.8, 46.0),
+    },
+    "MetaMath, 34B": {
+        "icl-full": (20.6, 28.8, 39.2),
+        "icl-hard": (21.8, 26.4, 38.6),
+        "icl-easy": (19.8, 26.8, 37.2),
+        "full": (35.4, 44.2, 45.6),
+        "easy": (32.2, 42.6, 43.4),
+    },
+}
 GROUPS = ("easy", "hard", "all")
 
 
@@ -51,29 +68,21 @@ def in_group(levels: np.ndarray, group: str) -> np.ndarray:
 class Scores:
     """Share of right answers [seeds, problems] for each generator and way to answer."""
 
-    def __init__(self, answers: dict[str, StageResult], seeds, sampled: Sampled):
-        self.levels = None
+    def __init__(self, answers: Mapping[str, Answered], seeds, sampled: Sampled):
+        self.levels = next(iter(answers.values())).levels
         self.values = {}
-        self.rows = {}
         self.names = [name for name in NAMES if f"{name}-{seeds[0]}" in answers]
+        self.answers = answers
         for name in self.names:
-            greedy, votes = [], {n: [] for n in sampled.counts}
-            for seed in seeds:
-                stage = answers[f"{name}-{seed}"]
-                rows = [r.row for r in read_records(stage.folder / "answers.jsonl")]
-                self.rows[name, seed] = rows
-                self.levels = np.array([r["level"] for r in rows])
-                truth = [r["answer"] for r in rows]
-                greedy.append([r["greedy"] == r["answer"] for r in rows])
-                for n in sampled.counts:
-                    rng = np.random.default_rng([seed, n])
-                    pools = [r["pool"] for r in rows]
-                    votes[n].append(
-                        majority_accuracy(pools, truth, n, sampled.repeats, rng)
-                    )
-            self.values[name, "greedy"] = np.array(greedy, float)
+            found = [answers[f"{name}-{seed}"] for seed in seeds]
+            self.values[name, "greedy"] = np.array([a.greedy for a in found])
             for n in sampled.counts:
-                self.values[name, n] = np.array(votes[n])
+                votes = []
+                for seed, answered in zip(seeds, found, strict=True):
+                    rng = np.random.default_rng([seed, n])
+                    drawn = curve(answered.pools, "majority", [n], sampled.repeats, rng)
+                    votes.append(drawn.accuracy[0])
+                self.values[name, n] = np.array(votes)
 
     def estimate(self, name, how, group, rng) -> Interval:
         return bootstrap(self.values[name, how][:, in_group(self.levels, group)], rng)
@@ -85,7 +94,7 @@ class Scores:
 
 
 def sections(
-    answers: dict[str, StageResult], seeds, sampled: Sampled, miniature: bool
+    answers: Mapping[str, Answered], seeds, sampled: Sampled, miniature: bool
 ) -> tuple[list[Section], list, int]:
     """The generators' sections, their verdicts, and the number of problems."""
     scores = Scores(answers, seeds, sampled)
@@ -123,7 +132,8 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
                 for how in shown
             ]
             rows.append([title, "here", group, *cells])
-    for data, lines in THESIS.items():
+    thesis = THESIS if miniature else THESIS | THESIS_34B
+    for data, lines in thesis.items():
         for name, numbers in lines.items():
             if name not in scores.names:
                 continue
@@ -259,11 +269,11 @@ def points(x: Interval) -> str:
 
 def transcripts(scores, seeds) -> list:
     """For each level, the first held-out problem with the easy generator's answers."""
-    rows = scores.rows["easy", seeds[0]]
+    found = scores.answers[f"easy-{seeds[0]}"]
     blocks = []
-    for level in sorted({r["level"] for r in rows}):
-        row = next(r for r in rows if r["level"] == level)
-        right = "right" if row["greedy"] == row["answer"] else "wrong"
+    for level in sorted(set(found.levels.tolist())):
+        first = int(np.flatnonzero(found.levels == level)[0])
+        row, right = found.rows[first], "right" if found.greedy[first] else "wrong"
         pool = ", ".join(a if a is not None else "none" for a in row["pool"])
         text = (
             f"{row['prompt']}{row['greedy_text']}\n\n"

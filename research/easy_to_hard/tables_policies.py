@@ -50,7 +50,9 @@ THESIS = {
 class Trained:
     """Right greedy answers [seeds, problems] of the chosen round of every method."""
 
-    def __init__(self, stages: Mapping[str, Sequence[Sequence[StageResult]]]):
+    def __init__(
+        self, stages: Mapping[str, Sequence[Sequence[StageResult]]], rules: str
+    ):
         """stages[name][seed][round], the rounds of one run in order."""
         self.stages = stages
         self.chosen = {
@@ -58,7 +60,7 @@ class Trained:
             for name, runs in stages.items()
         }
         self.values = {
-            name: np.array([right_answers(stage) for stage in chosen])
+            name: np.array([right_answers(stage, rules) for stage in chosen])
             for name, chosen in self.chosen.items()
         }
         first = next(iter(self.chosen.values()))[0]
@@ -74,13 +76,16 @@ class Trained:
 
 
 def section(
-    stages: Mapping[str, Sequence[Sequence[StageResult]]], ready: bool
+    stages: Mapping[str, Sequence[Sequence[StageResult]]],
+    ready: bool,
+    rules: str = "exact",
 ) -> tuple[Section, list[Verdict]]:
     """The section of further training, and the verdicts for the top of the report.
 
     ready: whether the process model ranks steps well enough for claims about it.
+    rules: how answers are compared.
     """
-    read, rng = Trained(stages), np.random.default_rng(62)
+    read, rng = Trained(stages, rules), np.random.default_rng(62)
     blocks = [table_6_2(read, rng), rounds_table(read)]
     if "ppo-prm" in stages:
         blocks += hacking(read)
@@ -121,7 +126,11 @@ def rounds_table(read: Trained) -> Table:
         for number in range(len(runs[0])):
             scores = [rounds[number].value["development"] for rounds in runs]
             taken = sum(best(rounds) == number for rounds in runs)
-            cells = [float(np.mean([s[g] for s in scores])) for g in ("easy", "hard")]
+            cells = [
+                float(np.mean([s[g] for s in scores])) if scores[0][g] is not None
+                else None
+                for g in ("easy", "hard")
+            ]  # fmt: skip
             used = [
                 r[number].value.get("selected", r[number].value.get("pairs"))
                 for r in runs
@@ -143,21 +152,23 @@ def rounds_table(read: Trained) -> Table:
 def hacking(read: Trained) -> list:
     """Reward against accuracy as PPO goes on, with and without the KL penalty."""
     out = []
-    shown = {"ppo-prm": "KL penalty", "ppo-free": "no KL penalty",
+    names = {"ppo-prm": "KL penalty", "ppo-free": "no KL penalty",
              "ppo-faithful": "faithful"}  # fmt: skip
     runs = {
         label: [
             [record.row for record in read_records(rounds[0].folder / "curve.jsonl")]
             for rounds in read.stages[name]
         ]
-        for name, label in shown.items()
+        for name, label in names.items()
         if name in read.stages
     }
     first = next(iter(runs.values()))[0]
     steps = [row["step"] for row in first if "easy" in row]
+    # The answers of hard development problems are not known to every run.
+    shown = "hard" if any("hard" in row for row in first) else "easy"
     for metric, title, percent in (
         ("reward", "reward of a response", False),
-        ("hard", "accuracy on hard development problems", True),
+        (shown, f"accuracy on {shown} development problems", True),
         ("kl", "KL from the start, nats per response", False),
     ):
         series = {}

@@ -6,8 +6,9 @@ import numpy as np
 
 from data.records import read_records
 from research import plots
+from research.easy_to_hard.answers import Answered
 from research.easy_to_hard.evaluators import logits_for
-from research.easy_to_hard.selection import AGGREGATIONS, aggregate, curve, make_pool
+from research.easy_to_hard.selection import AGGREGATIONS, aggregate, curve
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tables import GROUPS, in_group, points
 from research.intervals import bootstrap, bootstrap_of, verdict
@@ -16,8 +17,9 @@ from research.stages import StageResult
 
 KINDS = {"orm": "ORM", "prm": "PRM", "oprm": "OPRM", "large": "OPRM, large"}
 GENERATORS = {"easy": "small", "large": "large"}
-# The thesis takes the product for weighted voting and the minimum for best-of-n.
-VOTING, BEST = "product", "min"
+# The thesis takes the minimum for best-of-n, and for weighted voting the product with
+# labels of people, the minimum with labels from rollouts.
+BEST = "min"
 UNTESTED = "not tested here"
 LEAST_AUC = 0.9  # on easy problems; below, an evaluator's claims are not tested
 # Appendix figures 1 to 6: Llemma on MATH500 with 1024 samples, easy, hard, all.
@@ -46,7 +48,16 @@ class Reranked:
     `counts`, all of which every evaluator has of the same sub-samples.
     """
 
-    def __init__(self, answers, scores, seeds: Sequence[int], sampled: Sampled):
+    def __init__(
+        self,
+        answers: Mapping[str, Answered],
+        scores,
+        seeds: Sequence[int],
+        sampled: Sampled,
+        voting: str,
+        joined: bool,
+    ):
+        self.voting, self.joined = voting, joined
         self.counts = tuple(sorted(sampled.counts))
         self.levels = None
         self.curves: dict[tuple, np.ndarray] = {}
@@ -64,25 +75,24 @@ class Reranked:
         whole = {(how, m): [] for how in AGGREGATIONS for m in methods}
         greedy = []
         for seed in seeds:
-            stage = answers[f"{generator}-{seed}"]
-            rows = [r.row for r in read_records(stage.folder / "answers.jsonl")]
-            self.levels = np.array([r["level"] for r in rows])
-            greedy.append([r["greedy"] == r["answer"] for r in rows])
+            answered = answers[f"{generator}-{seed}"]
+            self.levels = answered.levels
+            greedy.append(answered.greedy)
             logits = None
             if kind is not None:
                 folder = scores[generator, kind, seed].folder
                 asked = "oprm" if kind == "large" else kind
                 logits = [
-                    logits_for(asked, r.row)
+                    logits_for(asked, r.row, self.joined)
                     for r in read_records(folder / "scores.jsonl")
                 ]
 
-            def pools(how, rows=rows, logits=logits):
+            def pools(how, made=answered.pools, logits=logits):
                 if logits is None:
-                    return [make_pool(r["pool"], r["answer"]) for r in rows]
+                    return made
                 return [
-                    make_pool(r["pool"], r["answer"], aggregate(s, how))
-                    for r, s in zip(rows, logits, strict=True)
+                    pool._replace(log_weights=aggregate(s, how))
+                    for pool, s in zip(made, logits, strict=True)
                 ]
 
             def chosen(method, how, counts, seed=seed, pools=pools):
@@ -90,7 +100,7 @@ class Reranked:
                 return curve(pools(how), method, counts, sampled.repeats, rng).accuracy
 
             for method in methods:
-                how = BEST if method == "best" else VOTING
+                how = BEST if method == "best" else self.voting
                 values[method].append(chosen(method, how, self.counts))
                 if kind is not None:
                     for name in AGGREGATIONS:
@@ -121,18 +131,22 @@ class Reranked:
 
 
 def section(
-    answers: Mapping[str, StageResult],
+    answers: Mapping[str, Answered],
     scores: Mapping[str, StageResult],
     evaluators: Mapping[str, StageResult],
     seeds: Sequence[int],
     sampled: Sampled,
+    *,
+    voting: str = "product",
+    joined: bool = False,
 ) -> tuple[Section, list]:
     """The section of re-ranking, and the verdicts for the top of the report.
 
     scores: stages named `<generator> <kind> <seed>`; evaluators: `<kind> <seed>`.
+    voting: the aggregation for weighted votes; joined: see `rules.Rules`.
     """
     split = {(g, k, int(s)): v for (g, k, s), v in _split(scores)}
-    read = Reranked(answers, split, seeds, sampled)
+    read = Reranked(answers, split, seeds, sampled, voting, joined)
     rng = np.random.default_rng(64)
     blocks = [
         quality(evaluators, seeds),
@@ -233,7 +247,7 @@ def table(read: Reranked, rng) -> Table:
         columns,
         rows,
         f"Re-ranking {most} answers of the easy-to-hard generator",
-        f"Voting weighs every answer by the {VOTING} of its solution's scores; "
+        f"Voting weighs every answer by the {read.voting} of its solution's scores; "
         f"best-of-n takes the solution with the highest {BEST}. The thesis has 1024 "
         "samples, 7B for small and 34B for large, and PRM800K.",
     )

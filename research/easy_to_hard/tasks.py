@@ -1,4 +1,8 @@
-"""Where problems and the base model come from: a world made here, or files."""
+"""The problems of a world made here, and readers of what any data stage left.
+
+A data stage leaves train, development and test.jsonl; one of published files also
+sft.jsonl (what generators imitate) and rl.jsonl (questions with or without answers).
+"""
 
 import json
 from pathlib import Path
@@ -7,12 +11,13 @@ import numpy as np
 
 from data.errors import DataError
 from data.records import read_records, write_jsonl
-from data.tokenizers import load_tokenizer, save_tokenizer, word_tokenizer
+from data.tokenizers import save_tokenizer, word_tokenizer
 from data.worlds import arithmetic
-from research.easy_to_hard.settings import Miniature, Published
+from research.easy_to_hard.settings import Miniature
 
 EASY = arithmetic.EASY
-FIELDS = {"prompt": str, "completion": str, "answer": str, "level": int}
+FIELDS = {"prompt": (str,), "completion": (str,), "answer": (str,), "level": (int,)}
+QUESTION_FIELDS = {"prompt": (str,), "answer": (str, type(None)), "level": (int,)}
 
 
 def make_world(folder: Path, *, task: Miniature, seed: int) -> dict:
@@ -46,30 +51,49 @@ def make_world(folder: Path, *, task: Miniature, seed: int) -> dict:
     }
 
 
-def read_published(folder: Path, *, task: Published) -> dict:
-    """Stage: checks published files and copies them beside the run's other stages."""
-    counts = {}
-    for name in ("train", "test"):
-        rows = read_problems(getattr(task, name))
-        write_jsonl(folder / f"{name}.jsonl", rows)
-        counts[name] = len(rows)
-    save_tokenizer(load_tokenizer(task.checkpoint), folder / "tokenizer")
-    return {"counts": counts}
-
-
 def read_problems(path, levels=None) -> list[dict]:
     """Rows {prompt, completion, answer, level} of a file, of the given levels only.
 
     Raises DataError naming file, line and field.
     """
+    return _read(path, FIELDS, levels)
+
+
+def read_sft(folder: Path, levels=None) -> list[dict]:
+    """What generators imitate: rows {prompt, completion, eos, level}.
+
+    Those of sft.jsonl, or else the whole solutions of train.jsonl.
+    """
+    path = folder / "sft.jsonl"
+    if not path.exists():
+        problems = read_problems(folder / "train.jsonl", levels)
+        return [row | {"eos": True} for row in problems]
+    rows = [record.row for record in read_records(path)]
+    return [row for row in rows if levels is None or row["level"] in levels]
+
+
+def read_questions(folder: Path, levels=None) -> list[dict]:
+    """Different questions to learn from by rewards: {prompt, answer or None, level}.
+
+    Those of rl.jsonl, or else the problems of train.jsonl.
+    """
+    path = folder / "rl.jsonl"
+    if path.exists():
+        rows = _read(path, QUESTION_FIELDS, levels)
+    else:
+        rows = read_problems(folder / "train.jsonl", levels)
+    return list({row["prompt"]: row for row in rows}.values())
+
+
+def _read(path, fields: dict, levels) -> list[dict]:
     rows = []
     for record in read_records(path):
-        for field, kind in FIELDS.items():
-            if type(record.row.get(field)) is not kind:
+        for field, kinds in fields.items():
+            if type(record.row.get(field)) not in kinds:
                 raise DataError(
-                    f"{record.where}: {field}: expected {kind.__name__}, "
+                    f"{record.where}: {field}: expected {kinds[0].__name__}, "
                     f"got {json.dumps(record.row.get(field))[:60]}"
                 )
         if levels is None or record.row["level"] in levels:
-            rows.append({field: record.row[field] for field in FIELDS})
+            rows.append({field: record.row[field] for field in fields})
     return rows

@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers import paper_runs
 from helpers.entry import CONFIGS, assert_refused, call, checkpoint, write_rows
 
 from data.tokenizers import load_tokenizer
-from data.worlds import arithmetic
 from models import reward_model
 from models.params import flatten_names
 from models.pretrained import from_pretrained
@@ -118,8 +118,7 @@ EASY_TO_HARD = {
     "mini": f"{DEMO} {CHAPTER}",
     "demo": DEMO,
     "report": f"seeds=(0,) {DEMO} {CHAPTER}",
-    "paper": f"sft.length=128 {TRAINING.format('sft')} {SAMPLED}",
-}
+} | paper_runs.OVERRIDES
 
 
 def variants(path) -> list[str]:
@@ -278,29 +277,18 @@ def run_reward(config, variant, settings, folder):
 
 def run_easy_to_hard(config, variant, settings, folder):
     # The miniature's variants share a folder, and so their stages: each runs once.
-    work = folder.parent / "easy_to_hard" if variant != "paper" else folder / "run"
-    given = []
-    if variant == "paper":
-        published = {"checkpoint": checkpoint(folder / "checkpoint", n_layers=1)}
-        world, rng = arithmetic.ArithmeticWorld(steps=STEPS), np.random.default_rng(0)
-        for name, levels in (("train", (1, 2, 3, 4, 5)), ("test", (1, 3, 4, 5))):
-            problems = [arithmetic.problem(world, level, rng) for level in levels]
-            rows = [
-                {
-                    "prompt": p.text,
-                    "completion": arithmetic.solution(world, p, rng),
-                    "answer": p.answer,
-                    "level": p.level,
-                }
-                for p in problems
-            ]
-            published[name] = write_rows(folder / f"{name}.jsonl", rows)
-        given = [f"--config.published.{k}={v}" for k, v in published.items()]
-    command = [config, *overrides(settings), *given, f"--workdir={work}"]
+    work, given = folder.parent / "easy_to_hard", overrides(settings)
+    if variant.startswith("paper"):
+        made = paper_runs.shared(folder.parent)
+        files = made.apps if "apps" in variant else made.math
+        work = paper_runs.workdir(folder.parent, variant)
+        given = paper_runs.arguments(variant, made.checkpoint, files)
+    command = [config, *given, f"--workdir={work}"]
     done = call(research_run, *command)
     assert done.code == 0, done.err
+    apps = "apps-" if "apps" in variant else ""
     for name in ("full", "easy"):
-        (model,) = work.glob(f"stages/sft-{name}-*/*/hf")
+        (model,) = work.glob(f"stages/{apps}sft-{name}-*/*/hf")
         from_pretrained(model)
     check_report(work, "Easy-to-hard generalization")
     again = call(research_run, *command)
@@ -470,6 +458,18 @@ RUNS = {
             "ch6_easy_to_hard.py:paper",
             (),
             ["config.published.checkpoint: missing"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py:paper",
+            ("--config.published.checkpoint=x", "--config.published.prm800k=()"),
+            ["config: evaluators: expected labelled steps, from published.prm800k"],
+        ),
+        (
+            research_run,
+            "ch6_easy_to_hard.py:paper_apps",
+            (),
+            ["config.apps.checkpoint: missing"],
         ),
     ],
 )

@@ -173,11 +173,19 @@ def write_math_files(folder: Path) -> dict:
         )
         for row in [*rows, *test]
     ] + [shepherd_row("Two and two?", ["Four."], "+", task="GSM8K")]
+    phases = [
+        [rated_row(row) for row in part] for part in (rows[:50], [*rows[50:], *test])
+    ]
+    return write_files(folder, rows, test, phases, metamath, shepherd)
+
+
+def write_files(folder: Path, train, test, phases, metamath, shepherd) -> dict:
+    """The published files of these rows, as the fields of `MathFiles`."""
     lines = {
-        "train": rows,
+        "train": train,
         "test": test,
-        "phase1_train": [rated_row(row) for row in rows[:50]],
-        "phase2_train": [rated_row(row) for row in [*rows[50:], *test]],
+        "phase1_train": phases[0],
+        "phase2_train": phases[1],
         "math-shepherd": shepherd,
     }
     for name, content in lines.items():

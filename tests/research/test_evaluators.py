@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.forward import TINY, random_params
 
+from data.batch import LabelledExample
 from data.errors import DataError
 from data.records import write_jsonl
 from data.steps import text_encoder
@@ -182,6 +183,24 @@ def run_ppo(folder, data, generator, judge):
     return value, weights
 
 
+def test_sorts_of_rows_weigh_the_same_in_all_and_rows_of_a_sort_as_before():
+    def row(weights):
+        zeros = np.zeros(len(weights))
+        return LabelledExample(zeros, zeros, np.array(weights, np.float32))
+
+    sorts = ["process", "outcome", "process", "outcome"]
+    rows = [row([0, 1, 1]), row([1] * 6), row([1, 0]), row([0, 1, 1, 1])]
+    made = evaluators.even(sorts, rows)
+    sums = [float(e.weights.sum()) for e in made]
+    np.testing.assert_allclose(sums, [2, 2, 1, 1])
+    for before, after in zip(rows, made, strict=True):
+        assert ((before.weights > 0) == (after.weights > 0)).all()
+    # one sort alone, and rows without a label, stay as they are
+    assert evaluators.even(["process"], rows[:1])[0].weights.tolist() == [0, 1, 1]
+    silent = evaluators.even(["process", "outcome"], [row([0, 0]), row([1])])
+    assert [e.weights.tolist() for e in silent] == [[0, 0], [1]]
+
+
 def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path):
     """Invariance: other answers to hard problems leave the policy as it is, bit by bit.
 
@@ -227,7 +246,10 @@ def test_a_round_without_a_right_solution_leaves_the_policy(world, tmp_path):
 def test_accuracy_is_by_group():
     problems = [{"level": level, "answer": "1"} for level in (1, 2, 4)]
     texts = [f"{arithmetic.ANSWER}1", f"{arithmetic.ANSWER}2", f"{arithmetic.ANSWER}1"]
-    assert policies.accuracy(problems, texts) == {"easy": 0.5, "hard": 1.0}
+    assert policies.accuracy(problems, texts) == {
+        "easy": 0.5, "hard": 1.0, "all": 2 / 3,
+    }  # fmt: skip
+    assert policies.accuracy(problems[:2], texts[:2])["hard"] is None
 
 
 def test_the_best_round_is_the_earliest_by_easy_problems():
