@@ -80,6 +80,7 @@ def adamw(lr, weight_decay=0.1, **changed):
 def demo(c):
     """The generators and the process model."""
     c.seeds = (0,)
+    c.jobs = 2  # stages at once
     c.dtype = "float32"
     c.miniature = dict(
         world=dict(
@@ -132,13 +133,21 @@ def mini(c):
     c.sampled.counts = (1, 2, 4, 8, 16, 32)
     c.miniature.sizes.train = (400, 800, 800, 800, 800)
     c.evaluators.kinds = ("orm", "prm", "oprm")
+    c.evaluators.drawn.samples = 8
+    c.evaluators.training.update(steps=700, batch_size=32, optimizer=adamw(1e-3, 0.01))
     c.large = dict(
-        d_model=144, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=384, init_std=0.1
+        d_model=128,
+        n_layers=3,
+        n_heads=4,
+        n_kv_heads=4,
+        d_ff=352,
+        init_std=0.087,
+        lr_scale=2 / 3,
     )
     c.icl = dict(count=4, length=512)
     drawn = dict(top_k=0, max_new_tokens=112, slots=256)
     c.policies = dict(
-        rest=dict(drawn=dict(samples=8, temperature=1.0, **drawn), most=4, rounds=2),
+        rest=dict(drawn=dict(samples=4, temperature=1.0, **drawn), most=2, rounds=2),
         dpo=dict(
             drawn=dict(samples=8, temperature=1.0, **drawn),
             gap=1.0,
@@ -153,16 +162,16 @@ def mini(c):
         ppo=dict(
             drawn=dict(samples=1, temperature=1.0, **drawn),
             ppo=dict(
-                iterations=80,
-                prompts=256,
+                iterations=40,
+                prompts=128,
                 minibatch=64,
                 epochs=1,
                 gamma=1.0,
                 lam=1.0,
                 kl=dict(coef=0.01),
             ),
-            optimizer=dict(lr=3e-4, warmup=0.05, end_factor=0.1, b2=0.95, eps=1e-5),
-            eval_every=10,
+            optimizer=dict(lr=3e-4, warmup=0.05, end_factor=0.1, b2=0.98, eps=1e-5),
+            eval_every=5,
         ),
     )
     c.coding = programs()

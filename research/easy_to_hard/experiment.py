@@ -7,6 +7,7 @@ from research.easy_to_hard import coding, evaluators, generators, icl, policies,
 from research.easy_to_hard import report as chapter_report
 from research.easy_to_hard.chapter import Settings
 from research.easy_to_hard.published import make_math
+from research.easy_to_hard.settings import ModelSize
 from research.stages import Handle, Plan
 
 TEMPLATE = "plain"
@@ -50,6 +51,13 @@ def experiment(plan: Plan, cfg: Settings) -> None:
     scores: dict[str, Handle] = {}
     judges: dict[str, Handle] = {}
     trained: dict[str, list[list[Handle]]] = {}
+    programs, program_judges = [], []
+    if cfg.coding is not None:
+        # First, though last in the report: it needs nothing of the rest, so that
+        # several processes find work from beginning to end.
+        programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
+        made = {handle.name: handle for handle in plan.handles}
+        program_judges = [made[f"coding-orm-{seed}"] for seed in cfg.seeds]
     for seed in cfg.seeds:
         wanted = GENERATORS | ({"large": tasks.EASY} if "large" in bases else {})
         made = {
@@ -60,7 +68,7 @@ def experiment(plan: Plan, cfg: Settings) -> None:
                 base=bases["large" if name == "large" else "small"],
                 # Published rows may be of no level; their stage has chosen them.
                 levels=None if cfg.published else levels,
-                training=cfg.sft,
+                training=_scaled(cfg.sft, cfg.large if name == "large" else cfg.model),
                 template=TEMPLATE,
                 dtype=cfg.sft_dtype or cfg.dtype,
                 remat=cfg.remat,
@@ -99,11 +107,6 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         if cfg.policies is not None:
             prm = judges[f"prm {seed}"]
             _policies(plan, cfg, ground, made, prm, seed, trained)
-    programs, program_judges = [], []
-    if cfg.coding is not None:
-        programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
-        made = {handle.name: handle for handle in plan.handles}
-        program_judges = [made[f"coding-orm-{seed}"] for seed in cfg.seeds]
     plan.stage(
         "report",
         chapter_report.write_report,
@@ -139,11 +142,18 @@ def _ground(plan, cfg) -> Ground:
                 generators.pretrain,
                 data=data,
                 model=model,
-                training=cfg.pretrain,
+                training=_scaled(cfg.pretrain, model),
                 dtype=cfg.dtype,
                 seed=seed,
             )
     return Ground(data, data, bases, {}, {})
+
+
+def _scaled(training, model: ModelSize):
+    """Training with the learning rate that a model of this size needs."""
+    lr = training.optimizer.lr * model.lr_scale
+    optimizer = dataclasses.replace(training.optimizer, lr=lr)
+    return dataclasses.replace(training, optimizer=optimizer)
 
 
 def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
@@ -185,13 +195,14 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
         starts["large"] = ("large", "oprm")
     for name, (start, kind) in starts.items():
         size = "large" if start == "large" else "small"
+        training = shorter if kind == "prm" else settings.training
         judge = judges[f"{name} {seed}"] = plan.stage(
             f"{name}-{seed}" if name != "large" else f"oprm-large-{seed}",
             evaluators.train_evaluator,
             labels=labels,
             start=made[start] if settings.start == "generator" else ground.bases[size],
             kind=kind,
-            training=shorter if kind == "prm" else settings.training,
+            training=_scaled(training, cfg.large if size == "large" else cfg.model),
             seed=seed,
             **common,
             **more,

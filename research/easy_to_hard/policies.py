@@ -58,7 +58,7 @@ def greedy(policy: Loaded, params, problems: Sequence[dict], drawn: Drawn) -> li
         params,
         [encode(p["prompt"]) for p in problems],
         Sampling(temperature=0.0, eos_ids=policy.tokenizer.stop_ids),
-        jax.random.key(0),  # greedy: no draw depends on it
+        None,  # nothing is drawn
         max_new_tokens=drawn.max_new_tokens,
         slots=drawn.slots,
     )
@@ -387,6 +387,9 @@ def ppo_run(
         )
     if faithful:
         ppo_cfg = dataclasses.replace(ppo_cfg, quirks=FAITHFUL, whiten_rewards=True)
+    critic = judge.params
+    if runs.head == "zeros" and not faithful:
+        critic = reward_model.init(judge.cfg, judge.params["decoder"])
     value_optimizer = None
     if value_frozen is not None:
         value_optimizer = dataclasses.replace(
@@ -401,7 +404,7 @@ def ppo_run(
         Sampling(
             temperature=drawn.temperature, top_k=drawn.top_k, eos_ids=tokenizer.stop_ids
         ),
-        value=(dataclasses.replace(judge.cfg, remat=remat), judge.params),
+        value=(dataclasses.replace(judge.cfg, remat=remat), critic),
         optimizer=runs.optimizer,
         value_optimizer=value_optimizer,
         loop=LoopConfig(

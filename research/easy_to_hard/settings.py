@@ -31,7 +31,10 @@ class Miniature:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
-    """A decoder trained from scratch; its vocabulary is the world's."""
+    """A decoder trained from scratch; its vocabulary is the world's.
+
+    `lr_scale` multiplies the learning rates of its training, in every phase.
+    """
 
     d_model: int = positive(96)
     n_layers: int = positive(3)
@@ -40,6 +43,7 @@ class ModelSize:
     d_ff: int = positive(256)
     init_std: float = positive(0.1)
     max_position: int = positive(1024)
+    lr_scale: float = positive(1.0)
 
     def __post_init__(self):
         if self.d_model % (2 * self.n_heads):
@@ -172,7 +176,9 @@ class PPORuns:
     """PPO, and the rewards beside the final answer's 0 or 1.
 
     `unavailable` is the answer's reward where no truth is known, `process` the weight
-    of the process model's; `upper` and `bonus` as in `train.rewards.process`.
+    of the process model's; `upper` and `bonus` as in `train.rewards.process`. The
+    critic starts as the process model, with that one's `head` or with one of zeros: a
+    logit is no return. (The faithful run keeps the head.)
     """
 
     ppo: PPOConfig = PPOConfig()
@@ -183,6 +189,7 @@ class PPORuns:
     process: float = positive(1.0)
     upper: float = fraction(0.5)
     bonus: float = at_least(0.0, 0.25)
+    head: Literal["zeros", "process"] = "zeros"
 
 
 @dataclasses.dataclass(frozen=True)
