@@ -129,12 +129,10 @@ def demo(c):
 def mini(c):
     """The whole chapter, one seed."""
     demo(c)
-    c.sampled.votes = 32
-    c.sampled.counts = (1, 2, 4, 8, 16, 32)
     c.miniature.sizes.train = (400, 800, 800, 800, 800)
     c.evaluators.kinds = ("orm", "prm", "oprm")
     c.evaluators.drawn.samples = 8
-    c.evaluators.training.update(steps=700, batch_size=32, optimizer=adamw(1e-3, 0.01))
+    c.evaluators.training.update(steps=600, batch_size=32, optimizer=adamw(1e-3, 0.01))
     c.large = dict(
         d_model=128,
         n_layers=3,
@@ -171,7 +169,7 @@ def mini(c):
                 kl=dict(coef=0.01),
             ),
             optimizer=dict(lr=3e-4, warmup=0.05, end_factor=0.1, b2=0.98, eps=1e-5),
-            eval_every=5,
+            eval_every=8,
         ),
     )
     c.coding = programs()

@@ -78,6 +78,7 @@ def get_config(variant="default"):
             kl_clamp=False,
             eos_outside=False,
             pad_whitening=False,
+            shift_rewards=False,
             pad_means=False,
             full_softmax=False,
             unshuffled=False,

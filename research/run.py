@@ -33,7 +33,15 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_dict
 
-from research.stages import Plan, RunInfo, StageResult, execute, survey
+from research.stages import (
+    CONTINUES,
+    CONTINUES_REDONE,
+    Plan,
+    RunInfo,
+    StageResult,
+    execute,
+    survey,
+)
 from research.workers import Workers, serve
 from train.cli import run_main
 from train.errors import ConfigError
@@ -75,7 +83,8 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     info = RunInfo(config.to_dict(), command, workdir)
     if values.worker:
         with reuse_compiled(workdir / "compiled"):
-            serve(plan, workdir, info)
+            redone = values["from"].value is not None
+            serve(plan, workdir, info, CONTINUES_REDONE if redone else CONTINUES)
         return
     jobs = count_jobs(config.get("jobs", 1), values.jobs)
     again = [sys.executable, "-m", "research.run", *own, "--worker"]

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from research.workers import Workers
 
 
+# What continues an interrupted run: --from would redo its stage once more.
+CONTINUES = "the same command"
+CONTINUES_REDONE = "the same command without --from"
+
+
 class StageResult(NamedTuple):
     """What a finished stage left: its files and the dict that it returned."""
 
@@ -198,7 +203,7 @@ def execute(
     workdir = Path(workdir)
     run_info = run_info or RunInfo(workdir=workdir)
     start = time.monotonic()
-    command = "the same command"
+    command = CONTINUES
     with locked(workdir / ".lock", StageError) as lock:
         statuses = survey(plan, workdir, only, redo_from)
         before()
@@ -214,14 +219,14 @@ def execute(
             return handle.name == redo_from
 
         if workers is not None:
-            for handle, _, _ in todo:
-                forget(handle)
-            workers.run(todo, partial(_label, plan), say, lock)
+            if any([forget(handle) for handle, _, _ in todo]):
+                command = CONTINUES_REDONE
+            workers.run(todo, partial(_label, plan), say, lock, command)
         else:
             for handle, _, reason in todo:
                 say(f"{_label(plan, handle)}: running ({reason})")
                 if forget(handle):
-                    command = "the same command without --from"
+                    command = CONTINUES_REDONE
                 seconds = run_stage(plan, workdir, handle, run_info, command)
                 say(f"{_label(plan, handle)}: {seconds:.1f} s")
         say(f"total: {time.monotonic() - start:.1f} s")

@@ -36,10 +36,12 @@ class Workers:
         label: Callable[[Handle], str],
         say: Callable[[str], None],
         lock,
+        command: str,
     ) -> None:
         """Runs the stages `todo`, each after those of them that it depends on.
 
-        Of those that could run, the first declared goes first. Raises SystemExit with a
+        Of those that could run, the first declared goes first. `command` is what
+        continues the run, in words. Raises SystemExit with a
         worker's exit code when a stage failed there (it has said why), StageError when
         one was killed, Preempted on SIGINT or SIGTERM; the others are stopped first.
         """
@@ -55,17 +57,16 @@ class Workers:
                     handle, seconds = self._next_done()
                     say(f"{label(handle)}: {seconds:.1f} s")
         except KeyboardInterrupt:
-            raise Preempted(
-                "what is finished is kept, the same command continues"
-            ) from None
+            raise Preempted(f"what is finished is kept, {command} continues") from None
         finally:
             self._end()
 
     def _begin(self, handle: Handle, lock) -> None:
         worker = self._idle.pop() if self._idle else self._start(lock)
         self._busy[worker] = handle
-        worker.stdin.write(f"{handle.name}\n")
-        worker.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # its end is seen in _next_done
+            worker.stdin.write(f"{handle.name} {handle.fingerprint}\n")
+            worker.stdin.flush()
 
     def _start(self, lock) -> subprocess.Popen:
         # In a session of its own: Ctrl-C reaches the parent only, which passes it on
@@ -90,13 +91,14 @@ class Workers:
             self._idle.append(worker)
             return handle, float(answer)
         code = worker.wait()
-        if code < 0:
-            raise StageError(
-                f"stage {handle.name!r}: its process was killed by "
-                f"{signal.Signals(-code).name} (out of memory, perhaps); what is "
-                "finished is kept"
-            )
-        raise SystemExit(code)
+        if code > 0:
+            raise SystemExit(code)
+        how = "ended without an answer"
+        if code:
+            how = f"was killed by {signal.Signals(-code).name} (out of memory, perhaps)"
+        raise StageError(
+            f"stage {handle.name!r}: its process {how}; what is finished is kept"
+        )
 
     def _end(self) -> None:
         """Lets idle workers go and stops busy ones, which save what they have."""
@@ -118,17 +120,24 @@ class Workers:
             self._idle, self._busy = [], {}
 
 
-def serve(plan: Plan, workdir: Path, info: RunInfo) -> None:
+def serve(plan: Plan, workdir: Path, info: RunInfo, command: str) -> None:
     """A worker: runs the stages whose names arrive on standard input, until it ends.
 
-    What a stage prints goes to standard error, behind its name.
+    What a stage prints goes to standard error, behind its name. Raises StageError over
+    a stage that the parent declared otherwise: the config was edited in between.
     """
     answers = os.fdopen(os.dup(1), "w")
     by_name = {handle.name: handle for handle in plan.handles}
     for line in iter(sys.stdin.readline, ""):
-        handle = by_name[line.strip()]
-        with _prefixed(f"{handle.name}: "):
-            seconds = run_stage(plan, workdir, handle, info, "the same command")
+        name, fingerprint = line.split()
+        handle = by_name.get(name)
+        if handle is None or handle.fingerprint != fingerprint:
+            raise StageError(
+                f"stage {name!r}: the config or the code changed since this run began; "
+                "run the command again"
+            )
+        with _prefixed(f"{name}: "):
+            seconds = run_stage(plan, workdir, handle, info, command)
         print(seconds, file=answers, flush=True)
 
 
@@ -138,6 +147,7 @@ def _prefixed(prefix: str):
     shown = _Lines(sys.stderr, prefix)
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
         yield
+    shown.write("\n" if shown.pending else "")
 
 
 class _Lines:
@@ -151,6 +161,11 @@ class _Lines:
         for line in lines:
             self._stream.write(f"{self._prefix}{line}\n")
         return len(text)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a line was begun and not ended."""
+        return bool(self._rest)
 
     def flush(self) -> None:
         self._stream.flush()

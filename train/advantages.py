@@ -106,20 +106,32 @@ ESTIMATORS = {
 }
 
 
-def whiten(x, mask, *, shift_mean: bool = True):
+def whiten(x, mask):
     """(x - mean) / std over all places of the mask; zero elsewhere.
 
     Statistics are of the whole array, over all devices and micro-batches.
+    """
+    mean, scale = _statistics(x, mask)
+    return mask * (x - mean) * scale
+
+
+def scale_rewards(x, mask, *, shift: bool = False):
+    """x / std over all places of the mask, so that a reward of 0 stays 0.
 
     Args:
-      shift_mean: False adds the mean back, as TRL and the original code do for rewards;
-        then every token has a share of the mean that the scaling took away.
+      shift: (x - mean) / std + mean instead, as TRL and the original code: every token
+        gets mean - mean / std, and returns depend on the length of a response.
     """
+    mean, scale = _statistics(x, mask)
+    return mask * ((x - mean) * scale + mean if shift else x * scale)
+
+
+def _statistics(x, mask):
+    """(mean, 1 / std) over the places of a mask."""
     weight = jnp.maximum(jnp.sum(mask), 1.0)
     mean = jnp.sum(x * mask) / weight
     variance = jnp.sum(mask * (x - mean) ** 2) / weight
-    y = (x - mean) * jax.lax.rsqrt(variance + 1e-8)
-    return mask * (y if shift_mean else y + mean)
+    return mean, jax.lax.rsqrt(variance + 1e-8)
 
 
 def _totals(s: Signals, gamma: float):

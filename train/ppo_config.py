@@ -15,6 +15,8 @@ class Quirks:
     kl_clamp: a token's k1 is never negative, which biases the penalty upwards.
     eos_outside: EOS gets no gradient and no KL; its reward is on the token before it.
     pad_whitening: statistics count places past the end, and GAE runs through them.
+    shift_rewards: whitened rewards get their mean back, an equal share on every token,
+      which makes returns depend on length; without, they are divided by their std only.
     pad_means: losses are divided by all places, so that padding dilutes them.
     full_softmax: log-probs ignore the top-k, top-p, min-p that tokens were drawn with.
     unshuffled: minibatches are taken in the order of the rollout.
@@ -23,6 +25,7 @@ class Quirks:
     kl_clamp: bool = False
     eos_outside: bool = False
     pad_whitening: bool = False
+    shift_rewards: bool = False
     pad_means: bool = False
     full_softmax: bool = False
     unshuffled: bool = False

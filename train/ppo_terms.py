@@ -16,7 +16,7 @@ from models import sampling as sampling_lib
 from models.config import DecoderConfig
 from models.sampling import Sampling
 from train import kl as kl_lib
-from train.advantages import ESTIMATORS, Signals, whiten
+from train.advantages import ESTIMATORS, Signals, scale_rewards, whiten
 from train.errors import ConfigError
 from train.losses import Loss
 from train.ppo_config import PPOConfig, Quirks
@@ -164,7 +164,7 @@ def estimate(cfg: PPOConfig, rows: Experience, old, ref, values, kl_coef):
     rewards = (rewards - kl_coef * kl) * mask
     counted = jnp.ones_like(mask) if cfg.quirks.pad_whitening else mask
     if cfg.whiten_rewards:
-        rewards = whiten(rewards, counted, shift_mean=False)
+        rewards = scale_rewards(rewards, counted, shift=cfg.quirks.shift_rewards)
     signals = Signals(rewards, values * mask, counted, rows.baseline)
     estimator = ESTIMATORS[cfg.estimator].fn
     advantages, returns = estimator(signals, cfg.gamma, cfg.lam, cfg.samples)

@@ -330,9 +330,10 @@ def ppo_run(
       kl_coef: None for that of `runs`. faithful: with the original code's quirks.
       value_frozen: of the critic's parameters; None: as the policy's.
 
-    Leaves curve.jsonl, a row per evaluation: {step, reward, kl, unfinished, easy,
-    hard}; the last two on development problems, where there are such. The best policy
-    by the easy ones is kept, or by all where the answers of all are known.
+    Leaves curve.jsonl, a row per evaluation: {step, reward, process (what of it is the
+    process model's), kl, unfinished, easy, hard}; the last two on development problems,
+    where there are such. The best policy by the easy ones is kept, or by all where the
+    answers of all are known.
     """
     start = load(policy, dtype, remat)
     tokenizer, by = start.tokenizer, RULES[rules]
@@ -366,9 +367,13 @@ def ppo_run(
     if process:
         score = partial(reward_model.score_places, judge.cfg, judge.params, batch=256)
         places = partial(step_places, tokenizer, until=ANSWER)
+        # The original reads a step at its last word and the two newlines behind it.
+        tokens = {"read": 3, "spread": 2} if faithful else {}
         terms.append(
             rewards.Term(
-                rewards.process(score, places, upper=runs.upper, bonus=runs.bonus),
+                rewards.process(
+                    score, places, upper=runs.upper, bonus=runs.bonus, **tokens
+                ),
                 runs.process,
             )
         )
@@ -425,6 +430,7 @@ def ppo_run(
     curve: dict[int, dict] = {}
     names = {"train/reward": "reward", "train/kl/response": "kl",
              "train/reward/unfinished": "unfinished",
+             "train/reward/process": "process",
              "eval/easy": "easy", "eval/hard": "hard"}  # fmt: skip
     for row in fitted.rows:
         seen = {names[k]: v for k, v in row.items() if k in names}

@@ -1,6 +1,6 @@
 """An experiment of stages that only wait and write, for tests of workers.
 
-    python -m tests.helpers.staged WORKDIR JOBS [--worker]
+    python -m tests.helpers.staged WORKDIR JOBS [--from=STAGE] [--worker]
 
 `a` and `b` need nothing, `c` needs both. A stage leaves a line in WORKDIR/log when it
 begins and one when it ends; a file WORKDIR/<stage>.do says what it does in between.
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from research.stages import Plan, RunInfo, execute
+from research.stages import CONTINUES, Plan, RunInfo, execute
 from research.workers import Workers, serve
 from train.cli import BAD_INPUT, OK, PREEMPTED
 from train.errors import ConfigError, Preempted
@@ -36,6 +36,8 @@ def work(folder, called, parts=()):
             raise ConfigError("no such thing")
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "quit":
+            os._exit(0)
     print(f"{called} speaks")
     note("ends")
     return {"text": called + "".join(p.value["text"] for p in parts)}
@@ -51,11 +53,12 @@ def plan():
 def main(argv) -> int:
     workdir, jobs = Path(argv[0]), int(argv[1])
     if "--worker" in argv:
-        serve(plan(), workdir, RunInfo(workdir=workdir))
+        serve(plan(), workdir, RunInfo(workdir=workdir), CONTINUES)
         return OK
     command = [sys.executable, "-m", "tests.helpers.staged", *argv, "--worker"]
     workers = Workers(jobs, command) if jobs > 1 else None
-    results = execute(plan(), workdir, workers=workers)
+    redo = next((a.removeprefix("--from=") for a in argv if "--from=" in a), None)
+    results = execute(plan(), workdir, workers=workers, redo_from=redo)
     print(results["c"].value["text"])
     return OK
 

@@ -14,9 +14,10 @@ from train.cli import BAD_INPUT, OK, PREEMPTED
 from train.errors import ConfigError
 
 
-def start(workdir, jobs=2):
+def start(workdir, jobs=2, *more, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.staged", str(workdir), str(jobs)],
+        [sys.executable, "-m", "tests.helpers.staged", str(workdir), str(jobs), *more],
+        **options,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,11 +103,34 @@ def test_sigterm_stops_the_workers_and_the_same_command_continues(tmp_path):
     assert begun == ["begins", "ends"]  # what was finished was not done again
 
 
-def test_a_killed_worker_is_an_error_that_names_the_stage(tmp_path):
-    tell(tmp_path, b="die")
+def test_an_interrupted_from_is_not_to_be_repeated(tmp_path):
+    assert finish(start(tmp_path))[0] == OK
+    tell(tmp_path, c="hang")
+    (tmp_path / "log").unlink()
+    process = start(tmp_path, 2, "--from=a")
+    wait_for(tmp_path, "c begins")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == PREEMPTED and "the same command without --from continues" in err
+    assert set(log(tmp_path)) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("end", "how"), [("die", "was killed by SIGKILL"), ("quit", "ended without")]
+)
+def test_a_worker_that_ends_is_an_error_that_names_the_stage(tmp_path, end, how):
+    tell(tmp_path, b=end)
     code, _, err = finish(start(tmp_path))
     assert code == BAD_INPUT
-    assert "stage 'b': its process was killed by SIGKILL" in err
+    assert f"stage 'b': its process {how}" in err
+
+
+def test_a_worker_refuses_a_stage_that_was_declared_otherwise(tmp_path):
+    worker = start(tmp_path, 2, "--worker", stdin=subprocess.PIPE)
+    _, err = worker.communicate("a 0123\n", timeout=60)
+    assert worker.returncode == BAD_INPUT
+    assert "stage 'a': the config or the code changed since this run began" in err
+    assert not (tmp_path / "log").exists()
 
 
 def test_the_folder_is_locked_until_the_last_worker_of_a_killed_run_ends(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.advantages import ESTIMATORS, Signals, whiten
+from train.advantages import ESTIMATORS, Signals, scale_rewards, whiten
 from train.ppo_config import PPOConfig, Quirks
 from train.ppo_terms import Experience, estimate, policy_loss
 
@@ -92,13 +92,16 @@ def test_whitening_sees_the_mask_only(seed, padding):
     np.testing.assert_allclose(again, x, atol=1e-5)
 
 
-def test_whitening_can_keep_the_mean():
-    """Closed form: (x - mean) / std + mean; equal numbers stay finite."""
-    x, mask = jnp.array([[1.0, 2.0, 6.0]]), jnp.ones((1, 3))
-    expected = (x - 3) / np.sqrt(14 / 3) + 3
-    found = whiten(x, mask, shift_mean=False)
+def test_rewards_are_scaled_and_shifted_only_on_request():
+    """Closed form: x / std, or (x - mean) / std + mean; equal numbers stay finite."""
+    x, mask = jnp.array([[1.0, 2.0, 6.0, 9.0]]), jnp.array([[1.0, 1.0, 1.0, 0.0]])
+    std = np.sqrt(14 / 3)
+    found = scale_rewards(x, mask)
+    np.testing.assert_allclose(found, [[1 / std, 2 / std, 6 / std, 0]], rtol=1e-5)
+    found = scale_rewards(x, mask, shift=True)
+    expected = [[3 - 2 / std, 3 - 1 / std, 3 + 3 / std, 0]]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(whiten(jnp.full((1, 3), 0.1), mask), 0, atol=1e-3)
+    np.testing.assert_allclose(whiten(jnp.full((1, 3), 0.1), mask[:, :3]), 0, atol=1e-3)
 
 
 # Three states of three actions: in state 0 action 0 ends; 1 and 2 lead to states 1 and

@@ -169,16 +169,33 @@ def test_padded_whitening_makes_returns_depend_on_length():
     rows = tiny.random_rows(np.random.default_rng(3))
     r = rows.rewards
     level = r.mean() - r.mean() / np.sqrt(r.var() + 1e-8)
-    batch = tiny.plain_estimate(
-        rows, whiten_rewards=True, quirks=Quirks(pad_whitening=True)
-    )
+    quirks = Quirks(pad_whitening=True, shift_rewards=True)
+    batch = tiny.plain_estimate(rows, whiten_rewards=True, quirks=quirks)
     scaled = (r - r.mean()) / np.sqrt(r.var() + 1e-8) + r.mean()
     np.testing.assert_allclose(scaled[r == 0], level, atol=1e-5)
     np.testing.assert_allclose(batch.returns[:, 0], scaled.sum(1), atol=1e-4)
-    fixed = tiny.plain_estimate(rows, whiten_rewards=True)
-    real = r[np.arange(5)[None] < rows.lengths[:, None]]
-    expected = (real[: rows.lengths[0]] - real.mean()) / real.std() + real.mean()
-    np.testing.assert_allclose(fixed.returns[0, 0], expected.sum(), atol=1e-4)
+
+
+def test_whitened_rewards_say_nothing_of_length():
+    """Identity: returns of right and wrong responses are 1 / std and 0, at any length.
+
+    With the original's shift, two right responses differ by (mean - mean / std) for
+    each token that one is longer.
+    """
+    rows = tiny.random_rows(np.random.default_rng(3), rows=16, width=9)
+    right = np.arange(16) % 5 < 2
+    rewards = np.zeros((16, 9), np.float32)
+    rewards[np.arange(16), rows.lengths - 1] = right
+    rows = rows._replace(rewards=rewards)
+    real = rewards[np.arange(9) < rows.lengths[:, None]]
+    mean, std = real.mean(), real.std()
+    assert len(set(rows.lengths[right])) > 2 and len(set(rows.lengths[~right])) > 2
+    fixed = tiny.plain_estimate(rows, whiten_rewards=True).returns[:, 0]
+    np.testing.assert_allclose(fixed, right / std, rtol=1e-4)
+    quirk = Quirks(shift_rewards=True)
+    found = tiny.plain_estimate(rows, whiten_rewards=True, quirks=quirk).returns[:, 0]
+    expected = right / std + rows.lengths * (mean - mean / std)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_full_softmax_ignores_truncation_only():
