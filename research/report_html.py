@@ -159,7 +159,7 @@ def _byline(origin: Provenance) -> str:
     facts = [
         origin.written,
         f"{count} seed{'s' if count > 1 else ''}" if count else "",
-        f"{duration(total)} of compute" if total else "",
+        f"{duration(total)}, sum over stages" if total else "",
         f"commit {origin.commit}" if origin.commit else "",
     ]
     return f'<p class="byline">{" · ".join(_text(f) for f in facts if f)}</p>'
@@ -182,7 +182,8 @@ def _origin(origin: Provenance) -> str:
         total = sum(t.seconds for t in origin.timings)
         rows = [(t.stage, duration(t.seconds)) for t in origin.timings]
         table = _table(
-            [Column("Stage"), Column("Wall time")], [*rows, ("total", duration(total))]
+            [Column("Stage"), Column("Wall time")],
+            [*rows, ("sum over stages", duration(total))],
         )
         parts.append(f'<div class="timings">{table}</div>')
     if origin.config:

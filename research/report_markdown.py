@@ -70,7 +70,9 @@ def _origin(origin: Provenance) -> list[str]:
         rows = [(t.stage, duration(t.seconds)) for t in origin.timings]
         total = duration(sum(t.seconds for t in origin.timings))
         parts.append(
-            _table([Column("stage"), Column("time")], [*rows, ("total", total)])
+            _table(
+                [Column("stage"), Column("time")], [*rows, ("sum over stages", total)]
+            )
         )
     if origin.config:
         parts.append(_fenced(json.dumps(origin.config, indent=2, default=str)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from research.easy_to_hard import (
+    claims,
     tables,
     tables_coding,
     tables_policies,
@@ -14,6 +15,14 @@ from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.settings import Sampled
 from research.report import Report, Section, provenance, write
 from research.stages import RunInfo, StageResult
+
+# What evaluators learn from, by whether the run is the miniature.
+LEARNED = {
+    True: "Evaluators learn from the easy generator's solutions of easy problems. ",
+    False: "Evaluators learn from published labels of steps in solutions of easy "
+    "problems (process models), from whether the easy generator's solutions of easy "
+    "problems are right (outcome models), or from both. ",
+}
 
 
 def write_report(
@@ -37,40 +46,36 @@ def write_report(
     rules: how answers are compared. voting: the aggregation of step scores for votes.
     """
     read = {name: read_answers(stage, rules) for name, stage in answers.items()}
-    generators, claims, problems = tables.sections(read, seeds, sampled, miniature)
-    sections = generators[:1]
+    generators, found, problems = tables.sections(read, seeds, sampled, miniature)
+    made = [(generators[0], found)]
+    judges = claims.judges(evaluators, seeds, miniature)
     if scores:
-        part, found = tables_reranking.section(
-            read,
-            scores,
-            evaluators,
-            seeds,
-            sampled,
-            voting=voting,
-            joined=RULES[rules].joined,
+        made.append(
+            tables_reranking.section(
+                read,
+                scores,
+                evaluators,
+                judges,
+                seeds,
+                sampled,
+                miniature=miniature,
+                voting=voting,
+                joined=RULES[rules].joined,
+            )
         )
-        sections.append(part)
-        claims += found
     if policies:
-        part, found = tables_policies.section(
-            policies, tables_reranking.ready(evaluators, "prm", seeds), rules
-        )
-        sections.append(part)
-        claims += found
+        made.append(tables_policies.section(policies, judges, rules))
     if programs:
         judged = [stage.value for stage in program_judges]
-        sections.append(tables_coding.section(programs, judged))
-    sections += generators[1:]
+        made.append(tables_coding.parts(programs, judged, miniature=miniature))
+    holds = Section("What holds", [x for _, verdicts in made for x in verdicts])
+    sections = [holds, *(part for part, _ in made), *generators[1:]]
     where = "in miniature" if miniature else "on published problems"
     report = Report(
         f"Easy-to-hard generalization {where}",
         "Generators are fine-tuned from the same base model: on solutions of all "
         "levels, or on solutions of the easy levels 1 to 3 only. "
-        + (
-            "Evaluators learn from the easy generator's solutions of easy problems. "
-            if scores
-            else ""
-        )
+        + (LEARNED[miniature] if scores else "")
         + f"All answer the same {problems} held-out problems. Brackets are 95% "
         "intervals from a bootstrap over problems "
         + (
@@ -78,7 +83,7 @@ def write_report(
             if len(seeds) > 1
             else "only. With one seed, how seeds vary is not known."
         ),
-        [Section("What holds", claims), *sections],
+        sections,
     )
     write(report, folder, provenance(run_info, seeds))
     return {"problems": problems}

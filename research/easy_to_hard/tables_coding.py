@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data.records import read_records
+from research.easy_to_hard.claims import LEAST_AUC, UNTESTED, auc_text
+from research.easy_to_hard.tables import points
 from research.intervals import bootstrap, verdict
 from research.report import Column, Interval, Section, Table, Text, Verdict
 from research.stages import StageResult
@@ -31,7 +33,6 @@ THESIS = {
     },
 }
 NAMES = {"full-greedy": "all levels, greedy", "easy-greedy": "introductory, greedy"}
-BAR = 0.9  # the held-out AUC under which the outcome model is called under-trained
 
 
 class Results:
@@ -69,23 +70,30 @@ class Results:
         return bootstrap(values[:, self.kept(group)], rng)
 
 
-def section(
-    results: Sequence[StageResult], models: Sequence[Mapping], source: str = "here"
-) -> Section:
-    """The coding domain's part of the chapter's report.
+def section(results: Sequence[StageResult], models: Sequence[Mapping]) -> Section:
+    """Table 6.3 on APPS with its verdicts, for a report of its own; see `parts`."""
+    tables, found = parts(results, models, miniature=False)
+    return Section(tables.title, [*found, *tables.blocks])
+
+
+def parts(
+    results: Sequence[StageResult], models: Sequence[Mapping], *, miniature: bool
+) -> tuple[Section, list[Verdict]]:
+    """The section of programs, and the verdicts for the top of the report.
 
     Args:
       results: stages that left results.jsonl, one per seed, of the same problems.
       models: what the outcome models' stages returned, one per seed.
-      source: what our rows are called.
+      miniature: whether an outcome model that ranks badly tests nothing.
     """
     read, rng = Results(results), np.random.default_rng(63)
-    blocks = [*verdicts(read, models, rng)]
-    blocks += [table_6_3(read, metric, source, rng) for metric in METRICS]
-    return Section("Programs (Table 6.3)", [*blocks, ranking(models, results)])
+    found = verdicts(read, models, rng, miniature)
+    blocks = [table_6_3(read, metric, rng) for metric in METRICS]
+    blocks.append(ranking(models, results))
+    return Section("Programs (Table 6.3)", blocks), found
 
 
-def table_6_3(read: Results, metric: str, source: str, rng) -> Table:
+def table_6_3(read: Results, metric: str, rng) -> Table:
     """Ours, then the thesis's; a dash is not reported there."""
     rows = []
     ways = [*read.ways]
@@ -93,7 +101,7 @@ def table_6_3(read: Results, metric: str, source: str, rng) -> Table:
         ways += [w for m, w in read.values if m == metric and w not in ways]
     for way in ways:
         cells = [read.estimate(metric, way, group, rng) for group in GROUPS]
-        rows.append([_name(way), source, *cells])
+        rows.append([_name(way), "here", *cells])
     for model, lines in THESIS.items():
         for way, numbers in lines.items():
             first, second, third, whole = (
@@ -125,12 +133,15 @@ def table_6_3(read: Results, metric: str, source: str, rng) -> Table:
     )
 
 
-def verdicts(read: Results, models: Sequence[Mapping], rng) -> list[Verdict]:
+def verdicts(
+    read: Results, models: Sequence[Mapping], rng, miniature: bool
+) -> list[Verdict]:
     """Claim 7, against a random sample and, as the thesis does, against greedy."""
     most = max(int(w.rpartition("-")[2]) for w in read.ways if w.startswith("best-of-"))
     best = f"best-of-{most}"
     reached = [model["auc"] for model in models]
-    trained = all(value is not None and value >= BAR for value in reached)
+    weak = miniature and any(v is None or v < LEAST_AUC for v in reached)
+    shown = ", ".join(map(auc_text, reached))
     out = []
     for other, words in (
         ("best-of-1", "one of its samples"),
@@ -138,17 +149,15 @@ def verdicts(read: Results, models: Sequence[Mapping], rng) -> list[Verdict]:
     ):
         strict = read.difference("strict", best, other, "hard", rng)
         average = read.difference("average", best, other, "hard", rng)
-        shown = ", ".join("–" if v is None else f"{v:.3f}" for v in reached)
-        status = verdict(strict) if trained else "not tested here"
         out.append(
             Verdict(
                 "An outcome model trained on introductory programs only helps on "
                 f"harder ones: best of {most} beats {words}.",
-                status,
-                f"Hard problems, {best} minus {other}: strict {_points(strict)}, "
-                f"average {_points(average)}. The outcome model's held-out AUC on "
+                UNTESTED if weak else verdict(strict),
+                f"Hard problems, {best} minus {other}: strict {points(strict)}, "
+                f"average {points(average)}. The outcome model's held-out AUC on "
                 f"introductory problems: {shown}"
-                + ("." if trained else f", under the {BAR} that a test of this needs."),
+                + (f", under the {LEAST_AUC} that a test of this needs." * weak or "."),
             )
         )
     return out
@@ -182,11 +191,3 @@ def _name(way: str) -> str:
     if way.startswith("pass-at-"):
         return f"introductory, pass@{way.rpartition('-')[2]}"
     return NAMES.get(way, f"introductory, {way}")
-
-
-def _points(x: Interval) -> str:
-    value, low, high = (
-        f"{round(100 * v, 1) + 0.0:+.1f}".replace("-", "−")
-        for v in (x.value, x.low, x.high)
-    )
-    return f"{value} points [{low}, {high}]"

@@ -1,29 +1,17 @@
-"""Further training in the report: Table 6.2, and reward against truth during PPO."""
+"""Further training in the report: Table 6.2, its rounds, and claim 6."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data.records import read_records
-from research import plots
-from research.easy_to_hard.policies import best, right_answers
-from research.easy_to_hard.tables import GROUPS, in_group, points
-from research.intervals import bootstrap, verdict
-from research.report import Column, Figure, Interval, Section, Table, Verdict
+from research.easy_to_hard import tables_hacking
+from research.easy_to_hard.claims import Judges
+from research.easy_to_hard.policies import best
+from research.easy_to_hard.tables import GROUPS
+from research.easy_to_hard.trained import ROWS, Trained
+from research.report import Column, Section, Table, Verdict
 from research.stages import StageResult
 
-# name: (what, questions, answers, whether the process model rewards)
-ROWS = {
-    "full": ("full SFT", "", "", ""),
-    "sft": ("easy-to-hard SFT", "", "", ""),
-    "rest": ("ReST-EM", "easy", "easy", ""),
-    "dpo": ("iterative DPO", "easy", "easy", "yes"),
-    "ppo-easy": ("PPO", "easy", "easy", ""),
-    "ppo-all": ("PPO, not easy-to-hard", "all", "all", ""),
-    "ppo-prm": ("PPO", "all", "easy", "yes"),
-    "ppo-free": ("PPO without a KL penalty", "all", "easy", "yes"),
-    "ppo-faithful": ("PPO with the original's quirks", "all", "easy", "yes"),
-}
 # Table 6.2 (Llemma-7B, greedy, MATH500): easy, hard, all; PRM800K 1-3, MetaMath 1-3.
 # The rows without hard answers are in the thesis, "ppo-all" in its appendix only.
 THESIS = {
@@ -37,59 +25,70 @@ THESIS = {
     },
     "MetaMath": {
         "full": (51.7, 13.7, 31.4),
+        "quoted-rl": (None, None, 33.0),
         "sft": (44.1, 14.9, 28.8),
         "rest": (50.4, 14.5, 31.6),
         "dpo": (53.8, 16.0, 34.0),
+        "dpo-all": (49.6, 10.7, 29.2),
         "ppo-easy": (50.8, 15.3, 32.2),
         "ppo-all": (50.8, 13.4, 31.2),
         "ppo-prm": (53.8, 16.0, 34.0),
     },
 }
-
-
-class Trained:
-    """Right greedy answers [seeds, problems] of the chosen round of every method."""
-
-    def __init__(
-        self, stages: Mapping[str, Sequence[Sequence[StageResult]]], rules: str
-    ):
-        """stages[name][seed][round], the rounds of one run in order."""
-        self.stages = stages
-        self.chosen = {
-            name: [rounds[best(rounds)] for rounds in runs]
-            for name, runs in stages.items()
-        }
-        self.values = {
-            name: np.array([right_answers(stage, rules) for stage in chosen])
-            for name, chosen in self.chosen.items()
-        }
-        first = next(iter(self.chosen.values()))[0]
-        rows = [record.row for record in read_records(first.folder / "test.jsonl")]
-        self.levels = np.array([row["level"] for row in rows])
-
-    def estimate(self, name, group, rng) -> Interval:
-        return bootstrap(self.values[name][:, in_group(self.levels, group)], rng)
-
-    def difference(self, a, b, group, rng) -> Interval:
-        kept = in_group(self.levels, group)
-        return bootstrap((self.values[a] - self.values[b])[:, kept], rng)
+NOT_OURS = ("quoted-rl", "dpo-all")  # rows of dashes, see the note
+# All in which the run with the original's quirks differs: those of `ppo_config.Quirks`,
+# and what `policies.ppo_run` adds.
+QUIRKS = {
+    "kl_clamp": "the KL of a token clamped at 0",
+    "eos_outside": "EOS outside the mask",
+    "pad_whitening": "statistics over padding",
+    "shift_rewards": "the mean added back to whitened rewards",
+    "pad_means": "means of losses over padding",
+    "full_softmax": "log-probabilities of the full softmax beside top-k sampling",
+    "unshuffled": "minibatches not shuffled",
+}
+OTHER_QUIRKS = (
+    "rewards whitened",
+    "the critic starting with the process model's head",
+    "a step's logit read as the lowest of its last 3 tokens, and its reward spread "
+    "over the last 2",
+)
+# Claim 6: what is said, of which two methods, on which problems.
+CLAIMS = (
+    ("PPO beats ReST-EM on the same questions and answers.",
+     "ppo-easy", "rest", "all"),
+    ("PPO with the process reward on all questions beats ReST-EM.",
+     "ppo-prm", "rest", "all"),
+    ("Iterative DPO, whose pairs the process model scores, beats ReST-EM.",
+     "dpo", "rest", "all"),
+    ("PPO with the easy-trained process reward on all questions beats the generator it "
+     "starts from on hard problems.",
+     "ppo-prm", "sft", "hard"),
+    ("PPO with the process reward beats PPO on final answers of easy problems.",
+     "ppo-prm", "ppo-easy", "all"),
+    ("PPO with the process reward beats PPO on the final answers of all problems.",
+     "ppo-prm", "ppo-all", "all"),
+    ("PPO with the process reward beats SFT on solutions of all levels.",
+     "ppo-prm", "full", "all"),
+)  # fmt: skip
 
 
 def section(
     stages: Mapping[str, Sequence[Sequence[StageResult]]],
-    ready: bool,
+    judges: Judges,
     rules: str = "exact",
 ) -> tuple[Section, list[Verdict]]:
     """The section of further training, and the verdicts for the top of the report.
 
-    ready: whether the process model ranks steps well enough for claims about it.
-    rules: how answers are compared.
+    judges: the evaluators, of which "prm" rewards. rules: how answers are compared.
     """
     read, rng = Trained(stages, rules), np.random.default_rng(62)
-    blocks = [table_6_2(read, rng), rounds_table(read)]
+    blocks = [table_6_2(read, rng)]
+    if any(len(rounds) > 1 for runs in stages.values() for rounds in runs):
+        blocks.append(rounds_table(read))
     if "ppo-prm" in stages:
-        blocks += hacking(read)
-    return Section("Further training (Table 6.2)", blocks), verdicts(read, ready, rng)
+        blocks += tables_hacking.blocks(read, rng)
+    return Section("Further training (Table 6.2)", blocks), verdicts(read, judges, rng)
 
 
 def table_6_2(read: Trained, rng) -> Table:
@@ -99,22 +98,41 @@ def table_6_2(read: Trained, rng) -> Table:
         if name in read.values:
             cells = [read.estimate(name, group, rng) for group in GROUPS]
             rows.append(["here", *what, *cells])
+        elif name in NOT_OURS:
+            rows.append(["here", *what, *(None for _ in GROUPS)])
     for source, lines in THESIS.items():
         for name, numbers in lines.items():
-            rows.append([source, *ROWS[name], *(x / 100 for x in numbers)])
+            cells = [None if x is None else x / 100 for x in numbers]
+            rows.append([source, *ROWS[name], *cells])
     columns = [Column("source"), Column("method"), Column("questions")]
     columns += [Column("answers"), Column("PRM")]
     columns += [Column(group, format=".1%") for group in GROUPS]
     return Table(
-        columns,
-        rows,
-        "Greedy accuracy after further training (Table 6.2)",
-        "DPO and PPO start from the easy-to-hard generator, ReST-EM tunes the base on "
-        "its samples. Checkpoints were chosen by easy development problems, where "
-        "all answers are known by all; the thesis chose by all. PRM: the process model "
-        "rewards steps. The quirks: KL clamped at 0, EOS outside the mask, statistics "
-        "and means over padding; the graded penalty on formats is not among them.",
+        columns, rows, "Greedy accuracy after further training (Table 6.2)", note(read)
     )
+
+
+def note(read: Trained) -> str:
+    """What the rows of Table 6.2 are, and how ours differ from the thesis's."""
+    parts = [
+        "DPO and PPO start from the easy-to-hard generator, ReST-EM tunes the base on "
+        "its samples; PRM: the process model rewards steps.",
+        "Our checkpoints are those best on easy development problems, or on all of "
+        "them where a run may see all answers; the thesis chose every one by problems "
+        "of all levels.",
+        "PRM800K and MetaMath are the thesis's rows, of Llemma-7B on MATH500; there "
+        "Math-Shepherd's RL is quoted.",
+        "Iterative DPO on all questions with easy answers has no number of ours: pairs "
+        "must differ by more than 1, and on a hard question, without an answer, scores "
+        "lie between 0 and 1, so that the published rule finds no pair there.",
+    ]
+    if "ppo-faithful" in read.values:
+        quirks = "; ".join((*QUIRKS.values(), *OTHER_QUIRKS))
+        parts.append(
+            f"The original's quirks: {quirks}. Its graded penalty on formats is not "
+            "among them."
+        )
+    return " ".join(parts)
 
 
 def rounds_table(read: Trained) -> Table:
@@ -149,98 +167,22 @@ def rounds_table(read: Trained) -> Table:
     )
 
 
-def hacking(read: Trained) -> list:
-    """Reward against accuracy as PPO goes on, with and without the KL penalty."""
-    out = []
-    names = {"ppo-prm": "KL penalty", "ppo-free": "no KL penalty",
-             "ppo-faithful": "faithful"}  # fmt: skip
-    runs = {
-        label: [
-            [record.row for record in read_records(rounds[0].folder / "curve.jsonl")]
-            for rounds in read.stages[name]
-        ]
-        for name, label in names.items()
-        if name in read.stages
-    }
-    first = next(iter(runs.values()))[0]
-    steps = [row["step"] for row in first if "easy" in row]
-    # The answers of hard development problems are not known to every run.
-    shown = "hard" if any("hard" in row for row in first) else "easy"
-    for metric, title, percent in (
-        ("reward", "reward of a response", False),
-        (shown, f"accuracy on {shown} development problems", True),
-        ("kl", "KL from the start, nats per response", False),
-    ):
-        series = {}
-        for label, seeds in runs.items():
-            values = np.array(
-                [[r.get(metric) for r in rows if r["step"] in steps] for rows in seeds],
-                float,
-            )
-            series[label] = [
-                (m, low, high)
-                for m, low, high in zip(
-                    values.mean(0), values.min(0), values.max(0), strict=True
-                )
-            ]
-        figure = plots.lines(
-            steps, series, xlabel="PPO iterations", ylabel=title, percent=percent
-        )
-        out.append(
-            Figure(
-                figure,
-                f"PPO with the process reward: {title}; bands: the range over seeds.",
-                f"Lines of {title} against PPO iterations",
-            )
-        )
-    return out
+def said(name: str) -> str:
+    """A row of `ROWS` in words: what it is, and on what it was trained."""
+    method, questions, answers, rewarded = ROWS[name]
+    if not questions:
+        return method
+    parts = [f"{questions} questions", f"{answers} answers", "PRM" if rewarded else ""]
+    return f"{method} ({', '.join(filter(None, parts))})"
 
 
-def verdicts(read: Trained, ready: bool, rng) -> list[Verdict]:
+def verdicts(read: Trained, judges: Judges, rng) -> list[Verdict]:
     """Claim 6, each part with its evidence."""
     out = []
-
-    def claim(text, a, b, group):
+    for claim, a, b, group in CLAIMS:
         if a in read.values and b in read.values:
             gain = read.difference(a, b, group, rng)
-            what = f"{ROWS[a][0]} minus {ROWS[b][0]}, {group} problems"
-            judged = ready or "yes" not in (ROWS[a][3], ROWS[b][3])
-            status = verdict(gain) if judged else "not tested here"
-            out.append(Verdict(text, status, f"{what}: {points(gain)}."))
-
-    claim(
-        "PPO beats ReST-EM on the same questions and answers.",
-        "ppo-easy",
-        "rest",
-        "all",
-    )
-    claim(
-        "PPO with the process reward on all questions beats ReST-EM.",
-        "ppo-prm",
-        "rest",
-        "all",
-    )
-    claim(
-        "Iterative DPO, whose pairs the process model scores, beats ReST-EM.",
-        "dpo",
-        "rest",
-        "all",
-    )
-    claim(
-        "PPO with the easy-trained process reward on all questions beats the generator "
-        "it starts from on hard problems.",
-        "ppo-prm",
-        "sft",
-        "hard",
-    )
-    claim(
-        "It beats PPO on final answers of easy problems.", "ppo-prm", "ppo-easy", "all"
-    )
-    claim(
-        "It beats PPO on the final answers of all problems.",
-        "ppo-prm",
-        "ppo-all",
-        "all",
-    )
-    claim("It beats SFT on solutions of all levels.", "ppo-prm", "full", "all")
+            what = f"{said(a)} minus {said(b)}, {group} problems"
+            about = ("prm",) if "yes" in (ROWS[a][3], ROWS[b][3]) else ()
+            out.append(judges.compare(claim, gain, what, about))
     return out

@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from helpers import chapter_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -188,44 +189,48 @@ def test_only_introductory_problems_reach_the_outcome_model():
         assert pool.inputs["generator"].inputs["levels"] == programs.EASY
 
 
-def stage_of(folder, gain, count=40):
-    """Results where best-of-16 is right on a share `gain` more of the problems."""
-    rows = []
-    for i in range(count):
-        hit = float(i % 10 < 10 * gain)
-        both = {"full-greedy": 0.5, "easy-greedy": 0.0, "best-of-1": 0.0}
-        both["best-of-16"] = hit
-        rows.append({
-            "difficulty": ("introductory", "interview")[i % 2],
-            "average": both,
-            "strict": {**both, "pass-at-16": 1.0},
-        })  # fmt: skip
-    write_jsonl(folder / "results.jsonl", rows)
-    found = {"auc": 0.95, "auc_within": 0.9, "mixed_problems": 3}
-    return StageResult(folder, {"ranking": {"all": found}})
-
-
 @pytest.mark.parametrize(
-    ("gain", "auc", "status"),
+    ("gain", "auc", "miniature", "status"),
     [
-        (0.5, 0.95, "reproduced"),
-        (0.0, 0.95, "too noisy to tell"),
-        (0.5, 0.6, "not tested here"),
-        (0.5, None, "not tested here"),
+        (0.5, 0.95, True, "reproduced"),
+        (-0.5, 0.95, True, "not reproduced"),
+        (0.0, 0.95, True, "too noisy to tell"),
+        (0.5, 0.6, True, "not tested here"),
+        (0.5, None, True, "not tested here"),
+        (0.5, 0.6, False, "reproduced"),
+        (-0.5, None, False, "not reproduced"),
     ],
 )
 def test_the_claim_is_judged_on_hard_problems_by_a_trained_model(
-    tmp_path, gain, auc, status
+    tmp_path, gain, auc, miniature, status
 ):
-    """Closed form: the interval's side of 0, and no verdict under an AUC of 0.9."""
+    """Closed form: the interval's side of 0; in miniature only at an AUC of 0.9."""
     model = {"auc": auc, "auc_within": auc, "mixed_problems": 2}
-    made = tables_coding.section([stage_of(tmp_path, gain)], [model])
-    said = [b for b in made.blocks if isinstance(b, Verdict)]
+    stage = chapter_stages.programs(tmp_path, gain)
+    made, said = tables_coding.parts([stage], [model], miniature=miniature)
     assert [v.status for v in said] == [status] * 2
+    shown = "–" if auc is None else f"{auc:.3f}"
+    under = (
+        ", under the 0.9 that a test of this needs" if "not tested" in status else ""
+    )
+    assert all(v.evidence.endswith(f"problems: {shown}{under}.") for v in said)
     tables = [b for b in made.blocks if isinstance(b, Table)]
-    ours = next(r for r in tables[0].rows if r[0].endswith("best-of-16"))
-    assert math.isclose(ours[5].value, gain, abs_tol=0.11)  # hard
-    assert ours[4] is None  # no competition problem here
+    assert len(tables) == len(made.blocks) == 3
+    best, one = (
+        next(r for r in tables[0].rows if r[0].endswith(way))[5].value  # hard
+        for way in ("best-of-16", "best-of-1")
+    )
+    assert math.isclose(best - one, gain, abs_tol=0.11)
+    assert tables[0].rows[0][4] is None  # no competition problem here
+
+
+def test_a_report_of_its_own_has_the_verdicts_in_its_section(tmp_path):
+    """On APPS: the same verdicts before the tables, without the miniature's bar."""
+    stage = chapter_stages.programs(tmp_path, 0.5)
+    model = {"auc": 0.6, "auc_within": 0.6, "mixed_problems": 2}
+    made = tables_coding.section([stage], [model])
+    assert [isinstance(b, Verdict) for b in made.blocks] == [True] * 2 + [False] * 3
+    assert made.blocks[0].status == "reproduced"
 
 
 def test_the_thesis_table_agrees_with_itself():
