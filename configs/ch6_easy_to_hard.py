@@ -28,11 +28,22 @@ paper: the whole chapter with Llemma-7B on PRM800K, but for the programs.
 
     python -m research.run --config=configs/ch6_easy_to_hard.py:paper \
         --config.published.checkpoint=DIR --workdir=runs/ch6_paper
+        --config.large_checkpoint=DIR   with Llemma-34B as a second generator and
+                                        evaluator, beside the others
 
     Reads the published files in the folder `published` (see `paper` below), MATH500
-    among them. Hardware and time are not measured. The thesis reports, of MATH500,
-    19.8% greedily and 31.6% by a majority of 16 (Table 6.1), 42.7% by votes of 1024
-    that the mixed evaluator weighs, and 29.4% greedily after PPO (Table 6.2).
+    among them. Models are split over all devices (`mesh`). Hardware and time are not
+    measured. The thesis reports, of MATH500, 19.8% greedily and 31.6% by a majority of
+    16 (Table 6.1), 41.3% by votes of 256 that the mixed evaluator weighs, and 29.4%
+    greedily after PPO (Table 6.2).
+
+    The thesis trains on PRM800K with parameters in bfloat16. An update of 2e-6, DPO's
+    learning rate, is less than half a step of bfloat16 for all weights but those below
+    1e-3, so here what is trained is in float32 (`train_dtype`), as the thesis's
+    fine-tuning on MetaMath is, and what only samples or scores in bfloat16.
+
+paper_faithful: paper with the original code's rules for PRM800K and validation. Its
+PPO is a run of `paper` anyway, `ppo-faithful`.
 
 paper_34b: its generators and evaluators with Llemma-34B, which the thesis does not
 train further. Expect 24.8% and 40.8%.
@@ -51,7 +62,13 @@ paper_apps, paper_apps_34b: Code Llama on APPS (Table 6.3).
 
 from ml_collections import config_dict
 
-MATH = ("paper", "paper_34b", "paper_metamath", "paper_metamath_34b")
+MATH = (
+    "paper",
+    "paper_faithful",
+    "paper_34b",
+    "paper_metamath",
+    "paper_metamath_34b",
+)
 APPS = ("paper_apps", "paper_apps_34b")
 VARIANTS = ("mini", "demo", "report", *MATH, *APPS)
 
@@ -149,18 +166,18 @@ def mini(c):
         dpo=dict(
             drawn=dict(samples=8, temperature=1.0, **drawn),
             gap=1.0,
-            most=3,
+            most=1,
             rounds=2,
             epochs=1.0,
             batch_size=32,
             length=160,
             beta=0.1,
-            optimizer=adamw(1e-4, 0.0),
+            optimizer=adamw(3e-5, 0.0),
         ),
         ppo=dict(
             drawn=dict(samples=1, temperature=1.0, **drawn),
             ppo=dict(
-                iterations=40,
+                iterations=24,
                 prompts=128,
                 minibatch=64,
                 epochs=1,
@@ -227,17 +244,19 @@ def paper_adamw(lr, epochs, frozen=PARTS):
     )
 
 
-def paper_math(c, lr):
+def paper_math(c, lr, accum):
     """What all runs on MATH share: the files, answers, evaluators, in-context ones."""
     c.seeds = (42,)
     c.dtype = "bfloat16"
+    c.train_dtype = "bf16_compute"  # parameters in float32
     c.remat = "full"
+    c.mesh = dict(data=1, fsdp=-1, tensor=1, sequence=1)  # all devices
     c.published = dict(
         checkpoint=config_dict.placeholder(str),
         math_train=f"{FOLDER}/prm800k/math_splits/train.jsonl",
         math_test=f"{FOLDER}/prm800k/math_splits/test.jsonl",
     )
-    c.sft = dict(epochs=EPOCHS, batch_size=128, length=768, accum=1)
+    c.sft = dict(epochs=EPOCHS, batch_size=128, length=768, accum=accum)
     c.sampled = dict(
         votes=256,
         counts=(1, 16, 256),
@@ -253,6 +272,7 @@ def paper_math(c, lr):
         start="base",
         epochs=2.0,
         process_length=768,
+        accum=accum,
         drawn=drawn(samples=32, temperature=0.7, top_k=20),
         training=dict(
             batch_size=128,
@@ -270,9 +290,9 @@ def drawn(**rules):
     return dict(max_new_tokens=768, slots=256, **rules)
 
 
-def on_prm800k(c, lr):
+def on_prm800k(c, lr, accum=2):
     """Steps that people rated, to imitate and to judge."""
-    paper_math(c, lr)
+    paper_math(c, lr, accum)
     c.published.prm800k = tuple(
         f"{FOLDER}/prm800k/data/phase{i}_train.jsonl" for i in (1, 2)
     )
@@ -281,12 +301,11 @@ def on_prm800k(c, lr):
     return c
 
 
-def on_metamath(c, lr, sft_lr, length):
+def on_metamath(c, lr, sft_lr, length, accum=2):
     """MetaMath's solutions to imitate, Math-Shepherd's steps to judge."""
-    paper_math(c, lr)
+    paper_math(c, lr, accum)
     c.published.metamath = f"{FOLDER}/MetaMathQA-395K.json"
     c.published.math_shepherd = f"{FOLDER}/math-shepherd.jsonl"
-    c.sft_dtype = "bf16_compute"  # parameters in float32
     c.sft.length = length
     c.sft.optimizer = paper_adamw(sft_lr, EPOCHS)
     c.evaluators.voting = "min"
@@ -332,17 +351,31 @@ def further(c, temperature, rest_temperature, lr, minibatch, kl):
             eval_every=10,
         ),
         value_frozen=SCORED_PARTS,
+        dpo_accum=2,
     )
     return c
 
 
 def paper(c):
     on_prm800k(c, 2e-5)
+    c.large_checkpoint = config_dict.placeholder(str)
+    c.large_lr_scale = 0.5  # of 34B to 7B, as in Table A4
     return further(c, 0.7, 1.0, lr=2e-5, minibatch=64, kl=0.01)
 
 
+def paper_faithful(c):
+    """Hard answers in development.jsonl; here too, easy ones choose checkpoints."""
+    paper(c)
+    c.published.select_on = "all"
+    c.published.keep_validation = True
+    c.published.prm800k_rules = dict(
+        duplicates="text", at_empty="stop", unlisted="keep"
+    )
+    return c
+
+
 def paper_34b(c):
-    return on_prm800k(c, 1e-5)
+    return on_prm800k(c, 1e-5, accum=4)
 
 
 def paper_metamath(c):
@@ -352,10 +385,10 @@ def paper_metamath(c):
 
 def paper_metamath_34b(c):
     # The paper has no process model of this kind and size; as PRM800K's.
-    return on_metamath(c, 1e-5, 5e-6, 768)
+    return on_metamath(c, 1e-5, 5e-6, 768, accum=4)
 
 
-def paper_apps(c, lr=2e-5):
+def paper_apps(c, lr=2e-5, accum=4):
     """Nothing but the sizes of the test is in the thesis; the rest is as on MATH."""
     c.experiment = "research.easy_to_hard.apps_chapter:experiment"
     c.seeds = (42,)
@@ -369,12 +402,14 @@ def paper_apps(c, lr=2e-5):
             epochs=EPOCHS,
             batch_size=128,
             length=2048,
+            accum=accum,
             optimizer=paper_adamw(lr, EPOCHS),
         ),
         reward=dict(
             epochs=2.0,
             batch_size=128,
             length=2048,
+            accum=accum,
             optimizer=paper_adamw(lr, 2.0, SCORED_PARTS),
         ),
         reward_samples=32,
@@ -391,13 +426,16 @@ def paper_apps(c, lr=2e-5):
         prompt_tokens=1024,
         workers=8,
         dtype="bfloat16",
+        train_dtype="bf16_compute",
+        remat="full",
+        mesh=dict(data=1, fsdp=-1, tensor=1, sequence=1),
     )
     return c
 
 
 def paper_apps_34b(c):
-    return paper_apps(c, 1e-5)
+    return paper_apps(c, 1e-5, accum=8)
 
 
-MATH_VARIANTS = (paper, paper_34b, paper_metamath, paper_metamath_34b)
+MATH_VARIANTS = (paper, paper_faithful, paper_34b, paper_metamath, paper_metamath_34b)
 APPS_VARIANTS = (paper_apps, paper_apps_34b)

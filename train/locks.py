@@ -20,7 +20,9 @@ def locked(path: Path, error: type[Exception]):
         except BlockingIOError:
             f.seek(0)
             owner = f.read().strip() or "unknown"
-            raise error(f"{path.parent}: in use by process {owner}, or one that it started") from None
+            raise error(
+                f"{path.parent}: in use by process {owner}, or one that it started"
+            ) from None
         f.truncate(0)
         f.write(f"{os.getpid()}\n")
         f.flush()

@@ -20,15 +20,17 @@ from data.records import write_jsonl
 from data.sets import apps
 from data.sets.apps import AppsProblem
 from data.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
-from models.pretrained import from_pretrained
+from models.config import DType, Remat
 from models.sampler import generate
 from models.sampling import Sampling
 from research.easy_to_hard import generators
 from research.easy_to_hard.outcome import score_programs, train_outcome
 from research.easy_to_hard.settings import Sampled, Training
+from research.easy_to_hard.weights import devices, load
 from research.sandbox.limits import Limits
 from research.sandbox.run import Job, passes, run_many
 from research.stages import Handle, Plan, StageResult
+from train.commands import MeshConfig
 from train.keys import purpose_key
 from train.progress import Progress
 from train.settings import fraction, positive
@@ -67,8 +69,10 @@ class Apps:
     folder. `test_sizes` problems of each difficulty are answered. `held_out` of the
     introductory training problems, with tests, judge the outcome model; it learns
     from at most `reward_problems` others, none of `held_out` being trained on at all.
-    `cases` bounds the tests that are run for a program, `solutions` those that are
-    trained on per problem. The thesis gives neither, nor the sampling rules.
+    `cases` bounds the tests that are run for a program that the outcome model learns
+    from or is measured on, `solutions` those that are trained on per problem; answers
+    to test problems run all tests. The thesis gives neither, nor the sampling rules.
+    `train_dtype` is that of training, if it has its own.
     """
 
     checkpoint: str
@@ -88,7 +92,10 @@ class Apps:
     prompt_tokens: int = positive(1536)
     limits: Limits = Limits()
     workers: int = positive(8)
-    dtype: str = "bfloat16"
+    dtype: DType = "bfloat16"
+    train_dtype: DType | None = None
+    remat: Remat = "full"
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
         if len(self.test_sizes) != len(apps.DIFFICULTIES):
@@ -141,8 +148,10 @@ def declare(plan: Plan, cfg: Apps, seeds: Sequence[int]) -> list[Handle]:
             training=cfg.reward,
             ratio=cfg.reward_ratio,
             where=cfg.reward_where,
-            dtype=cfg.dtype,
+            dtype=cfg.train_dtype or cfg.dtype,
             seed=seed,
+            remat=cfg.remat,
+            mesh=cfg.mesh,
         )
         answers = {
             "full": write(
@@ -161,6 +170,7 @@ def declare(plan: Plan, cfg: Apps, seeds: Sequence[int]) -> list[Handle]:
                 orm=orm,
                 counts=cfg.sampled.counts,
                 dtype=cfg.dtype,
+                mesh=cfg.mesh,
             )
         )
     return results
@@ -207,10 +217,10 @@ def finetune(
     seed: int,
 ) -> dict:
     """Stage: SFT of the checkpoint on the solutions of some difficulties."""
-    tokenizer = load_tokenizer(task.checkpoint)
-    loaded = from_pretrained(task.checkpoint, task.dtype)
-    cfg = dataclasses.replace(loaded.cfg, remat="full")
-    chat = load_template(TEMPLATE, tokenizer)
+    mesh = devices(task.mesh)
+    dtype = task.train_dtype or task.dtype
+    loaded = load(task.checkpoint, dtype, task.remat, mesh)
+    chat = load_template(TEMPLATE, loaded.tokenizer)
     problems = apps.read_apps(data.folder / "train.jsonl")
     examples = [
         chat.encode(Completion(row["prompt"], row["completion"]))
@@ -219,13 +229,14 @@ def finetune(
     fitted = fit_length(examples, task.sft.length, "drop")
     result = generators.train(
         folder,
-        cfg,
+        loaded.cfg,
         loaded.params,
         fitted.examples,
         task.sft,
         seed,
-        tokenizer,
+        loaded.tokenizer,
         loaded.hf_config,
+        mesh,
     )
     return {**result, "dropped": fitted.dropped}
 
@@ -243,14 +254,15 @@ def write_programs(
     """Stage: programs for the problems of a split, and the share of tests they pass.
 
     Leaves programs.jsonl as `outcome` describes it. A prompt of more than
-    `prompt_tokens` is cut at its start.
+    `prompt_tokens` is cut at its start, and counted as `cut_prompts`.
     """
-    path = generator.folder / "hf"
-    tokenizer = load_tokenizer(path)
-    loaded = from_pretrained(path, task.dtype)
+    loaded = load(generator, task.dtype, mesh=devices(task.mesh))
+    tokenizer = loaded.tokenizer
     chat = load_template(TEMPLATE, tokenizer)
     problems = list(apps.read_apps(data.folder / f"{split}.jsonl"))
     texts = [_prompt(tokenizer, p, task.prompt_tokens) for p in problems]
+    whole = [apps.prompt_of(problem) for problem in problems]
+    cut = sum(a != b for a, b in zip(texts, whole, strict=True))
     prompts = [chat.encode_prompt(Completion(text, "")) for text in texts]
     key = purpose_key(jax.random.key(seed), "apps", len(split))
 
@@ -272,13 +284,14 @@ def write_programs(
         ]
         return [found[i : i + samples] for i in range(0, len(found), samples)]
 
+    cases = None if split == "test" else task.cases
     greedy = draw(0.0, 0, 1)
     pools = draw(sampled.temperature, sampled.top_k, sampled.votes)
     rows = []
     with Progress(len(problems), unit="problem") as bar:
         for i, (problem, text) in enumerate(zip(problems, texts, strict=True)):
             responses = [*greedy[i], *pools[i]]
-            shares = judge(problem, responses, task.limits, task.cases, task.workers)
+            shares = judge(problem, responses, task.limits, cases, task.workers)
             rows.append({
                 "difficulty": problem.difficulty,
                 "prompt": text,
@@ -291,6 +304,7 @@ def write_programs(
     write_jsonl(folder / "programs.jsonl", rows)
     return {
         "problems": len(rows),
+        "cut_prompts": cut,
         "without_program": sum(
             apps.program_of(text) is None for row in rows for text in row["programs"]
         ),

@@ -15,16 +15,19 @@ from research.easy_to_hard.settings import (
     Sampled,
     Training,
 )
-from train.settings import checked
+from train.commands import MeshConfig
+from train.settings import checked, positive
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The whole experiment: two generators per seed, on easy and on all levels.
 
-    The task is exactly one of `miniature` and `published`; `pretrain` and `model`
-    belong to a miniature, `large` and `coding` too. `sft_dtype` is that of fine-tuning
-    generators, if it has its own.
+    The task is exactly one of `miniature` and `published`. To a miniature belong
+    `pretrain`, `model`, `large` and `coding`; to published files `mesh`, the devices of
+    every stage, and `large_checkpoint`, from which a second generator and a mixed
+    evaluator start, with learning rates times `large_lr_scale`. `train_dtype` is that
+    of training, if it has its own.
     """
 
     seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
@@ -40,8 +43,11 @@ class Settings:
     coding: Coding | None = None
     pretrain: Training | None = None
     dtype: DType = "float32"
-    sft_dtype: DType | None = None
+    train_dtype: DType | None = None
     remat: Remat = "none"
+    mesh: MeshConfig = MeshConfig()
+    large_checkpoint: str | None = None
+    large_lr_scale: float = positive(0.5)
 
     def __post_init__(self):
         if (self.miniature is None) == (self.published is None):
@@ -66,10 +72,15 @@ class Settings:
             self.evaluators is None or "prm" not in self.evaluators.kinds
         ):
             raise ValueError("policies: expected evaluators, with kind prm among them")
-        if self.large is not None and (
+        if self.miniature is not None:
+            for name, unset in (("mesh", MeshConfig()), ("large_checkpoint", None)):
+                if getattr(self, name) != unset:
+                    raise ValueError(f"{name}: expected with published only")
+        if (self.large or self.large_checkpoint) is not None and (
             self.evaluators is None or "oprm" not in self.evaluators.kinds
         ):
-            raise ValueError("large: expected evaluators, with kind oprm among them")
+            name = "large" if self.large is not None else "large_checkpoint"
+            raise ValueError(f"{name}: expected evaluators, with kind oprm among them")
         if self.miniature is not None:
             needed = {"test": self.miniature.sizes.test}
             if self.policies is not None:

@@ -29,11 +29,12 @@ from models.sampling import EOS, Sampling
 from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.settings import Drawn, EvaluatorTraining
 from research.easy_to_hard.tasks import read_problems
-from research.easy_to_hard.weights import load
+from research.easy_to_hard.weights import devices, load
 from research.label_rows import balance, distinct
 from research.labels import ANSWER, Candidate, from_verifier, parts
 from research.stages import StageResult
 from train.calibration import auc
+from train.commands import MeshConfig
 from train.keys import purpose_key
 from train.loop import LoopConfig
 from train.progress import Progress
@@ -92,12 +93,13 @@ def draw(
     drawn: Drawn,
     dtype: str,
     seed: int,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: a generator's solutions of training problems of some levels.
 
     Leaves pool.jsonl: {prompt, answer, level, texts}, a row per different problem.
     """
-    cfg, params, tokenizer, _ = load(generator, dtype)
+    cfg, params, tokenizer, _ = load(generator, dtype, mesh=devices(mesh))
     rows = read_problems(data.folder / "train.jsonl", levels)
     problems = list({row["prompt"]: row for row in rows}.values())
     prompts = [p["prompt"] for p in problems]
@@ -226,16 +228,21 @@ def train_evaluator(
     seed: int,
     epochs: float | None = None,
     remat: str = "none",
+    accum: int = 1,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: an evaluator from a model's weights; leaves `hf`.
 
     Args:
       start: a stage that left `hf`, or the path of a Hugging Face folder.
       epochs: passes over the rows, instead of `training.steps` updates.
+      accum: micro-batches per update.
 
     A share of the easy problems is held out for early stopping and for the metrics.
+    Raises DataError where they, or the others, have no row that this kind learns from.
     """
-    loaded = load(start, dtype, remat)
+    mesh = devices(mesh)
+    loaded = load(start, dtype, remat, mesh)
     tokenizer = loaded.tokenizer
     encode = text_encoder(tokenizer)
     found = {
@@ -264,11 +271,21 @@ def train_evaluator(
             chosen = even([name for name, row in rows if wanted(row.prompt)], chosen)
         return list(fit_length(chosen, training.length, "drop").examples)
 
+    learned = encoded(lambda p: p not in held, False)
+    judged = encoded(lambda p: p in held, True)
+    for part, name in ((learned, "training"), (judged, "held-out")):
+        if not part:
+            raise DataError(
+                f"{labels.folder}: of {len(prompts)} labelled problems {len(held)} are "
+                f"held out, and the {name} ones have no {' or '.join(FILES[kind])} row "
+                f"of at most {training.length} tokens for the {kind}; expected one at "
+                "least (another held_out, or more solutions)"
+            )
     fitted = train_reward(
         loaded.cfg,
         reward_model.init(loaded.cfg, loaded.params),
-        encoded(lambda p: p not in held, False),
-        encoded(lambda p: p in held, True),
+        learned,
+        judged,
         length=training.length,
         pad_id=tokenizer.pad_id,
         batch_size=training.batch_size,
@@ -276,6 +293,7 @@ def train_evaluator(
         epochs=epochs or 1.0,
         seed=seed,
         optimizer=training.optimizer,
+        accum=accum,
         loop=LoopConfig(
             log_every=20,
             eval_every=training.eval_every,
@@ -284,6 +302,7 @@ def train_evaluator(
             use_best=True,
         ),
         workdir=folder,
+        mesh=mesh,
         consume=True,
     )
     reward_model.save_reward_model(
@@ -345,6 +364,7 @@ def score(
     answers: StageResult,
     evaluator: StageResult,
     dtype: str,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: an evaluator's logits of every part of every sampled solution.
 
@@ -353,7 +373,7 @@ def score(
     """
     path = evaluator.folder / "hf"
     tokenizer = load_tokenizer(path)
-    judge = reward_model.load_reward_model(path, dtype)
+    judge = reward_model.load_reward_model(path, dtype, devices(mesh))
     rows = [record.row for record in read_records(answers.folder / "answers.jsonl")]
     solutions = [(row["prompt"], text) for row in rows for text in row["texts"]]
     found = score_solutions(judge.cfg, judge.params, tokenizer, solutions)

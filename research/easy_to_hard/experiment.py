@@ -7,8 +7,8 @@ from research.easy_to_hard import coding, evaluators, generators, icl, policies,
 from research.easy_to_hard import report as chapter_report
 from research.easy_to_hard.chapter import Settings
 from research.easy_to_hard.published import make_math
-from research.easy_to_hard.settings import ModelSize
 from research.stages import Handle, Plan
+from train.commands import MeshConfig
 
 TEMPLATE = "plain"
 GENERATORS = {"full": None, "easy": tasks.EASY}  # levels that each is fine-tuned on
@@ -29,12 +29,16 @@ class Ground(NamedTuple):
     easy, full: data stages, with the labels of easy levels only, and of all levels. A
         miniature has one for both, of which stages take the levels they may see.
     bases: of every size, a stage or the path of a checkpoint.
-    answered, trained: arguments of stages that read answers, and that train.
+    lr_scales: of every size, what its learning rates are multiplied by.
+    placed, answered, trained: arguments of stages that hold a model, that read answers,
+        and that train. A miniature takes one device and saves no memory.
     """
 
     easy: Handle
     full: Handle
     bases: dict[str, Handle | str]
+    lr_scales: dict[str, float]
+    placed: dict[str, MeshConfig]
     answered: dict[str, str]
     trained: dict[str, str]
 
@@ -68,11 +72,14 @@ def experiment(plan: Plan, cfg: Settings) -> None:
                 base=bases["large" if name == "large" else "small"],
                 # Published rows may be of no level; their stage has chosen them.
                 levels=None if cfg.published else levels,
-                training=_scaled(cfg.sft, cfg.large if name == "large" else cfg.model),
+                training=_scaled(
+                    cfg.sft, ground.lr_scales["large" if name == "large" else "small"]
+                ),
                 template=TEMPLATE,
-                dtype=cfg.sft_dtype or cfg.dtype,
+                dtype=cfg.train_dtype or cfg.dtype,
                 remat=cfg.remat,
                 seed=seed,
+                **ground.placed,
             )
             for name, levels in wanted.items()
         }
@@ -86,6 +93,7 @@ def experiment(plan: Plan, cfg: Settings) -> None:
                 template=TEMPLATE,
                 dtype=cfg.dtype,
                 seed=seed,
+                **ground.placed,
                 **ground.answered,
             )
         if cfg.icl is not None:
@@ -100,6 +108,7 @@ def experiment(plan: Plan, cfg: Settings) -> None:
                     sampled=cfg.sampled,
                     dtype=cfg.dtype,
                     seed=seed,
+                    **ground.placed,
                     **ground.answered,
                 )
         if cfg.evaluators is not None:
@@ -125,40 +134,52 @@ def experiment(plan: Plan, cfg: Settings) -> None:
 
 
 def _ground(plan, cfg) -> Ground:
+    dtype = cfg.train_dtype or cfg.dtype
     if cfg.published is not None:
         easy, full = (
             plan.stage(f"data-{name}", make_math, task=cfg.published, levels=levels)
             for name, levels in (("easy", tasks.EASY), ("full", icl.LEVELS))
         )
         bases = {"small": cfg.published.checkpoint}
-        return Ground(easy, full, bases, {"rules": "math"}, {"remat": cfg.remat})
-    seed, bases = cfg.seeds[0], {}
+        if cfg.large_checkpoint is not None:
+            bases["large"] = cfg.large_checkpoint
+        return Ground(
+            easy,
+            full,
+            bases,
+            lr_scales={"small": 1.0, "large": cfg.large_lr_scale},
+            placed={"mesh": cfg.mesh},
+            answered={"rules": "math"},
+            trained={"dtype": dtype, "remat": cfg.remat},
+        )
+    seed, bases, lr_scales = cfg.seeds[0], {}, {}
     data = plan.stage("data", tasks.make_world, task=cfg.miniature, seed=seed)
     sizes = {"small": ("base", cfg.model), "large": ("base-large", cfg.large)}
     for size, (name, model) in sizes.items():
         if model is not None:
+            lr_scales[size] = model.lr_scale
             bases[size] = plan.stage(
                 name,
                 generators.pretrain,
                 data=data,
                 model=model,
-                training=_scaled(cfg.pretrain, model),
+                training=_scaled(cfg.pretrain, model.lr_scale),
                 dtype=cfg.dtype,
                 seed=seed,
             )
-    return Ground(data, data, bases, {}, {})
+    return Ground(data, data, bases, lr_scales, {}, {}, {"dtype": dtype})
 
 
-def _scaled(training, model: ModelSize):
-    """Training with the learning rate that a model of this size needs."""
-    lr = training.optimizer.lr * model.lr_scale
+def _scaled(training, lr_scale: float):
+    """Training with the learning rate that a model of some size needs."""
+    lr = training.optimizer.lr * lr_scale
     optimizer = dataclasses.replace(training.optimizer, lr=lr)
     return dataclasses.replace(training, optimizer=optimizer)
 
 
 def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
     """Evaluators of the easy generator's solutions, and their scores of the answers."""
-    settings, common = cfg.evaluators, {"dtype": cfg.dtype}
+    settings, common = cfg.evaluators, {"dtype": cfg.dtype, **ground.placed}
     pool = plan.stage(
         f"pool-{seed}",
         evaluators.draw,
@@ -186,7 +207,10 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
             world=cfg.miniature.world,
             seed=seed,
         )
+    # What a miniature does without is no argument of its stages.
     more = {"epochs": settings.epochs} if settings.epochs else {}
+    if settings.accum > 1:
+        more["accum"] = settings.accum
     shorter = settings.training
     if settings.process_length:
         shorter = dataclasses.replace(shorter, length=settings.process_length)
@@ -202,11 +226,10 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
             labels=labels,
             start=made[start] if settings.start == "generator" else ground.bases[size],
             kind=kind,
-            training=_scaled(training, cfg.large if size == "large" else cfg.model),
+            training=_scaled(training, ground.lr_scales[size]),
             seed=seed,
-            **common,
             **more,
-            **ground.trained,
+            **(common | ground.trained),
         )
         for generator in ("easy", "large"):
             if generator not in made or (generator, kind) == ("large", "orm"):
@@ -225,8 +248,11 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
 def _policies(plan, cfg, ground, made, prm, seed, trained):
     """Rounds of every way to train the easy generator further."""
     settings, easy = cfg.policies, made["easy"]
-    common = {"dtype": cfg.dtype, **ground.answered}
-    frozen = {}
+    common = {"dtype": cfg.dtype, **ground.placed, **ground.answered}
+    training = common | ground.trained
+    accum, frozen = {}, {}
+    if settings.dpo_accum > 1:
+        accum = {"accum": settings.dpo_accum}
     if settings.value_frozen is not None:
         frozen = {"value_frozen": settings.value_frozen}
 
@@ -257,8 +283,7 @@ def _policies(plan, cfg, ground, made, prm, seed, trained):
             template=TEMPLATE,
             seed=seed,
             number=number,
-            **(common | ({"dtype": cfg.sft_dtype} if cfg.sft_dtype else {})),
-            **ground.trained,
+            **training,
         )
         rounds.append(stage)
     add("rest", rounds[1:])
@@ -273,8 +298,8 @@ def _policies(plan, cfg, ground, made, prm, seed, trained):
             rounds=settings.dpo,
             seed=seed,
             number=number,
-            **common,
-            **ground.trained,
+            **accum,
+            **training,
         )
         rounds.append(stage)
     add("dpo", rounds[1:])
@@ -292,8 +317,7 @@ def _policies(plan, cfg, ground, made, prm, seed, trained):
             kl_coef=kl_coef,
             faithful=faithful,
             seed=seed,
-            **common,
-            **ground.trained,
+            **training,
             **frozen,
         )
         add(name, [stage])

@@ -21,8 +21,9 @@ from models.pretrained import save_pretrained
 from research.easy_to_hard.answers import write_answers
 from research.easy_to_hard.settings import ModelSize, Sampled, Training
 from research.easy_to_hard.tasks import read_problems, read_sft
-from research.easy_to_hard.weights import load
+from research.easy_to_hard.weights import devices, load
 from research.stages import StageResult
+from train.commands import MeshConfig
 from train.decoder import train_decoder
 from train.keys import purpose_key
 from train.loop import LoopConfig
@@ -37,10 +38,12 @@ def train(
     seed: int,
     tokenizer: Tokenizer,
     hf_config: dict | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> dict:
     """Trains on packed examples and leaves a Hugging Face folder, `folder/hf`.
 
-    Checkpoints in the folder let an interrupted call continue.
+    `params` are where `mesh` wants them. Checkpoints in the folder let an interrupted
+    call continue.
     """
     data = batches(
         examples,
@@ -60,6 +63,7 @@ def train(
         loop=LoopConfig(log_every=20, checkpoint_every=max(50, steps // 4)),
         accum=training.accum,
         workdir=folder,
+        mesh=mesh,
         consume=True,
     )
     save_pretrained(
@@ -124,12 +128,14 @@ def finetune(
     dtype: str,
     remat: str,
     seed: int,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: SFT of the base on solutions, or steps, of some levels (None: all).
 
     `base` is a stage that left `hf`, or the path of a Hugging Face folder.
     """
-    loaded = load(base, dtype, remat)
+    mesh = devices(mesh)
+    loaded = load(base, dtype, remat, mesh)
     chat = load_template(template, loaded.tokenizer)
     examples = [encode_sft(chat, row) for row in read_sft(data.folder, levels)]
     fitted = fit_length(examples, training.length, "drop")
@@ -142,6 +148,7 @@ def finetune(
         seed,
         loaded.tokenizer,
         loaded.hf_config,
+        mesh,
     )
     return {**result, "dropped": fitted.dropped}
 
@@ -156,12 +163,13 @@ def answer(
     dtype: str,
     seed: int,
     rules: str = "exact",
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: a greedy answer and `votes` sampled ones to every held-out problem.
 
     Leaves answers.jsonl: {level, answer, prompt, greedy, greedy_text, pool, texts}.
     """
-    cfg, params, tokenizer, _ = load(generator, dtype)
+    cfg, params, tokenizer, _ = load(generator, dtype, mesh=devices(mesh))
     chat = load_template(template, tokenizer)
     problems = read_problems(data.folder / "test.jsonl")
     prompts = [chat.encode_prompt(Completion(p["prompt"], "")) for p in problems]

@@ -23,8 +23,9 @@ from data.worlds.arithmetic import ANSWER, BREAK, LEVELS, QUESTION
 from research.easy_to_hard.answers import write_answers
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY, read_problems
-from research.easy_to_hard.weights import load
+from research.easy_to_hard.weights import devices, load
 from research.stages import StageResult
+from train.commands import MeshConfig
 from train.keys import purpose_key
 from train.settings import positive
 
@@ -115,6 +116,7 @@ def answer_icl(
     dtype: str,
     seed: int,
     rules: str = "exact",
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: the base answers every held-out problem after exemplars of a kind.
 
@@ -122,7 +124,7 @@ def answer_icl(
     or the path of a Hugging Face folder. Prompts are plain text: problem texts end in
     the heading of the solution.
     """
-    cfg, params, tokenizer, _ = load(base, dtype)
+    cfg, params, tokenizer, _ = load(base, dtype, mesh=devices(mesh))
     problems = read_problems(data.folder / "test.jsonl")
     chosen = choose_exemplars(
         read_problems(data.folder / "train.jsonl"), kind, exemplars.count, seed

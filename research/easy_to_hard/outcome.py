@@ -19,10 +19,11 @@ from data.records import read_records, write_jsonl
 from data.steps import LabelledSteps, encode_steps, text_encoder
 from data.tokenizers import Tokenizer, load_tokenizer
 from models import reward_model
-from models.pretrained import from_pretrained
 from research.easy_to_hard.settings import Training
+from research.easy_to_hard.weights import devices, load
 from research.stages import StageResult
 from train.calibration import auc
+from train.commands import MeshConfig
 from train.loop import LoopConfig
 from train.reward import train_reward
 
@@ -40,6 +41,8 @@ def train_outcome(
     where: str,
     dtype: str,
     seed: int,
+    remat: str = "none",
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: the outcome reward model, from the base; leaves `hf`.
 
@@ -49,9 +52,9 @@ def train_outcome(
     Returns its AUC on held-out introductory problems, over all programs (`auc`) and
     within a problem (`auc_within`, the mean over problems with both kinds).
     """
-    path = base.folder / "hf" if isinstance(base, StageResult) else base
-    tokenizer = load_tokenizer(path)
-    loaded = from_pretrained(path, dtype)
+    mesh = devices(mesh)
+    loaded = load(base, dtype, remat, mesh)
+    tokenizer = loaded.tokenizer
     encode = text_encoder(tokenizer)
     rng = np.random.default_rng([seed, 30])
     rows = [
@@ -79,6 +82,7 @@ def train_outcome(
         accum=training.accum,
         loop=LoopConfig(log_every=50, checkpoint_every=250),
         workdir=folder,
+        mesh=mesh,
         consume=True,
     )
     reward_model.save_reward_model(
@@ -108,6 +112,7 @@ def score_programs(
     orm: StageResult,
     counts: Sequence[int],
     dtype: str,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: what every way to answer achieves; leaves results.jsonl.
 
@@ -119,8 +124,9 @@ def score_programs(
         name: [r.row for r in read_records(stage.folder / "programs.jsonl")]
         for name, stage in answers.items()
     }
-    cfg, params, _ = reward_model.load_reward_model(orm.folder / "hf", dtype)
-    tokenizer = load_tokenizer(orm.folder / "hf")
+    path = orm.folder / "hf"
+    cfg, params, _ = reward_model.load_reward_model(path, dtype, devices(mesh))
+    tokenizer = load_tokenizer(path)
     scores = final_scores(cfg, params, tokenizer, rows["easy"])
     results = []
     for full, easy, score in zip(rows["full"], rows["easy"], scores, strict=True):

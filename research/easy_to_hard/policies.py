@@ -23,17 +23,18 @@ from data.records import read_records, write_jsonl
 from data.steps import step_places, text_encoder
 from models import reward_model
 from models.pretrained import from_pretrained, save_pretrained
-from models.sampler import generate
 from models.sampling import Sampling
 from research.easy_to_hard import evaluators, generators
+from research.easy_to_hard.held_out import accuracy, finish, greedy
 from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.selection import graded
 from research.easy_to_hard.settings import DPORounds, Drawn, PPORuns, ReST, Training
 from research.easy_to_hard.tasks import EASY, read_problems, read_questions
-from research.easy_to_hard.weights import Loaded, load
+from research.easy_to_hard.weights import Loaded, devices, load
 from research.labels import ANSWER
 from research.stages import StageResult
 from train import rewards
+from train.commands import MeshConfig
 from train.dpo import train_dpo
 from train.expert_iteration import preference_rows, select
 from train.keys import purpose_key
@@ -50,51 +51,6 @@ def problems_of(data: StageResult, levels: Sequence[int] | None) -> list[dict]:
     return list({row["prompt"]: row for row in rows}.values())
 
 
-def greedy(policy: Loaded, params, problems: Sequence[dict], drawn: Drawn) -> list[str]:
-    """Greedy responses, as texts."""
-    encode = text_encoder(policy.tokenizer)
-    rollout = generate(
-        policy.cfg,
-        params,
-        [encode(p["prompt"]) for p in problems],
-        Sampling(temperature=0.0, eos_ids=policy.tokenizer.stop_ids),
-        None,  # nothing is drawn
-        max_new_tokens=drawn.max_new_tokens,
-        slots=drawn.slots,
-    )
-    rows = range(len(problems))
-    return [policy.tokenizer.decode(rollout.response(i)) for i in rows]
-
-
-def accuracy(
-    problems: Sequence[dict], texts: Sequence[str], rules: str = "exact"
-) -> dict[str, float | None]:
-    """Share of right answers among easy, hard and all problems; None without any."""
-    by = RULES[rules]
-    right = np.array([
-        by.is_right(text, p["answer"]) for p, text in zip(problems, texts, strict=True)
-    ])  # fmt: skip
-    easy = np.array([p["level"] in EASY for p in problems])
-    groups = {"easy": right[easy], "hard": right[~easy], "all": right}
-    return {n: float(x.mean()) if len(x) else None for n, x in groups.items()}
-
-
-def finish(
-    folder: Path, policy: Loaded, params, data: StageResult, drawn: Drawn, rules: str
-) -> dict[str, float | None]:
-    """Answers the held-out problems; returns the accuracy on development problems."""
-    test = read_problems(data.folder / "test.jsonl")
-    final_answer = RULES[rules].final_answer
-    texts = greedy(policy, params, test, drawn)
-    write_jsonl(folder / "test.jsonl", [
-        {"level": p["level"], "answer": p["answer"], "greedy": final_answer(text)}
-        for p, text in zip(test, texts, strict=True)
-    ])  # fmt: skip
-    development = read_problems(data.folder / "development.jsonl")
-    texts = greedy(policy, params, development, drawn)
-    return accuracy(development, texts, rules)
-
-
 def measured(
     folder: Path,
     *,
@@ -103,9 +59,10 @@ def measured(
     drawn: Drawn,
     dtype: str,
     rules: str = "exact",
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: greedy answers of a policy that another stage trained."""
-    loaded = load(policy, dtype)
+    loaded = load(policy, dtype, mesh=devices(mesh))
     return {"development": finish(folder, loaded, loaded.params, data, drawn, rules)}
 
 
@@ -148,13 +105,15 @@ def rest_round(
     number: int,
     rules: str = "exact",
     remat: str = "none",
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: one round of ReST-EM on questions and answers of some levels.
 
     Right solutions of the policy, each once and at most `rest.most` of a problem, are
     what the base, a stage or a Hugging Face folder, is fine-tuned on.
     """
-    start = load(policy, dtype)
+    mesh = devices(mesh)
+    start = load(policy, dtype, mesh=mesh)
     problems = problems_of(data, levels)
     key = purpose_key(jax.random.key(seed), "rest", number)
     texts = _solutions(folder, start, problems, rest.drawn, key).texts
@@ -163,7 +122,7 @@ def rest_round(
         for p, several in zip(problems, texts, strict=True)
     ]
     kept = select(texts, right, most=rest.most, seed=seed * 1000 + number)
-    ground = load(base, dtype, remat)
+    ground = load(base, dtype, remat, mesh)
     chat = load_template(template, ground.tokenizer)
     examples = [
         chat.encode(Completion(p["prompt"], several[i]))
@@ -182,8 +141,9 @@ def rest_round(
         seed,
         ground.tokenizer,
         ground.hf_config,
+        mesh,
     )
-    trained = from_pretrained(folder / "hf", dtype).params
+    trained = from_pretrained(folder / "hf", dtype, mesh).params
     score = finish(folder, ground, trained, data, rest.drawn, rules)
     return {"selected": len(examples), "steps": result["steps"], "development": score}
 
@@ -200,18 +160,21 @@ def dpo_round(
     number: int,
     rules: str = "exact",
     remat: str = "none",
+    accum: int = 1,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: one round of iterative DPO on easy questions.
 
     A solution's score is the lowest step of the process model, in 0 to 1, plus 1 for a
     right answer; pairs differ by more than `rounds.gap` (thesis, appendix B.3).
     """
-    start, by = load(policy, dtype, remat), RULES[rules]
+    mesh, by = devices(mesh), RULES[rules]
+    start = load(policy, dtype, remat, mesh)
     problems = problems_of(data, EASY)
     prompts = [p["prompt"] for p in problems]
     key = purpose_key(jax.random.key(seed), "dpo", number)
     texts, ended = _solutions(folder, start, problems, rounds.drawn, key)
-    judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
+    judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype, mesh)
     flat = [(p, t) for p, several in zip(prompts, texts, strict=True) for t in several]
     found = iter(
         evaluators.score_solutions(judge.cfg, judge.params, start.tokenizer, flat)
@@ -273,7 +236,9 @@ def dpo_round(
         preference=PreferenceConfig(beta=rounds.beta),
         optimizer=rounds.optimizer,
         loop=LoopConfig(log_every=10),
+        accum=accum,
         workdir=folder,
+        mesh=mesh,
     )
     params = fitted.state.params
     export(folder, start, params)
@@ -321,6 +286,7 @@ def ppo_run(
     rules: str = "exact",
     remat: str = "none",
     value_frozen: Sequence[str] | None = None,
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: PPO on questions of some levels, with the answers of some (None: all).
 
@@ -335,7 +301,8 @@ def ppo_run(
     where there are such. The best policy by the easy ones is kept, or by all where the
     answers of all are known.
     """
-    start = load(policy, dtype, remat)
+    mesh = devices(mesh)
+    start = load(policy, dtype, remat, mesh)
     tokenizer, by = start.tokenizer, RULES[rules]
     problems = read_questions(data.folder, questions)
     truth = [
@@ -359,7 +326,7 @@ def ppo_run(
         missing = np.array([answer_of(rollout.response(i)) is None for i in rows])
         return -(missing | ~rewards.ended(rollout)).astype(np.float32)
 
-    judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype)
+    judge = reward_model.load_reward_model(evaluator.folder / "hf", dtype, mesh)
     terms = [
         rewards.Term(rewards.final_answer(correct, unavailable=runs.unavailable)),
         rewards.Term(rewards.Reward("unfinished", "terminal", unfinished)),
@@ -423,6 +390,7 @@ def ppo_run(
         ),
         workdir=folder,
         evaluate=evaluate,
+        mesh=mesh,
         slots=drawn.slots,
     )
     params = fitted.state.params

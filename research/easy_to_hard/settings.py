@@ -127,8 +127,9 @@ class Evaluators:
 
     They start from that generator, or from the `base` that it started from. With
     `epochs`, they are trained for so many passes over their rows, instead of
-    `training.steps`; `process_length` is the prm's longest row, if it has its own.
-    `voting` is how the scores of steps become the weight of a vote.
+    `training.steps`; `process_length` is the prm's longest row, if it has its own;
+    updates are made in `accum` micro-batches. `voting` is how the scores of steps
+    become the weight of a vote.
     """
 
     training: EvaluatorTraining
@@ -137,6 +138,7 @@ class Evaluators:
     start: Literal["generator", "base"] = "generator"
     epochs: float | None = positive(None)
     process_length: int | None = positive(None)
+    accum: int = positive(1)
     voting: str = choice(AGGREGATIONS, "product")
 
     def __post_init__(self):
@@ -197,9 +199,11 @@ class Policies:
     """Generators trained further from the easy one, each in its way.
 
     `value_frozen` names the critic's parameters that stay; None: as the policy's.
+    `dpo_accum` is the number of micro-batches of an update by DPO.
     """
 
     rest: ReST = ReST()
     dpo: DPORounds = DPORounds()
     ppo: PPORuns = PPORuns()
     value_frozen: tuple[str, ...] | None = None
+    dpo_accum: int = positive(1)

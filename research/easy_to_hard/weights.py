@@ -3,10 +3,14 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
+
 from data.tokenizers import Tokenizer, load_tokenizer
 from models.config import DecoderConfig
 from models.pretrained import from_pretrained
 from research.stages import StageResult
+from train.commands import MeshConfig
+from train.mesh import make_mesh
 
 
 class Loaded(NamedTuple):
@@ -18,10 +22,26 @@ class Loaded(NamedTuple):
     hf_config: dict
 
 
-def load(source: StageResult | str, dtype: str, remat: str = "none") -> Loaded:
-    """Reads a model and its tokenizer; `remat` is how its training saves memory."""
+def devices(mesh: MeshConfig | None) -> jax.sharding.Mesh | None:
+    """The mesh of a stage; None for one device, which a miniature's stages take."""
+    if mesh is None:
+        return None
+    made = make_mesh(**dataclasses.asdict(mesh))
+    return None if made.size == 1 else made
+
+
+def load(
+    source: StageResult | str,
+    dtype: str,
+    remat: str = "none",
+    mesh: jax.sharding.Mesh | None = None,
+) -> Loaded:
+    """Reads a model, split over a mesh, and its tokenizer.
+
+    `remat` is how its training saves memory.
+    """
     path = source.folder / "hf" if isinstance(source, StageResult) else source
     tokenizer = load_tokenizer(path)
-    found = from_pretrained(path, dtype)
+    found = from_pretrained(path, dtype, mesh)
     cfg = dataclasses.replace(found.cfg, remat=remat)
     return Loaded(cfg, found.params, tokenizer, found.hf_config)

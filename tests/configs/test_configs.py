@@ -59,7 +59,8 @@ DPO = {
 }
 TINY_PPO = (
     "ppo.iterations=1 ppo.prompts=4 ppo.minibatch=4 ppo.accum=1 ppo.max_new_tokens=6 "
-    "sampling.slots=4 loop.eval_every=1 loop.checkpoint_every=1 loop.tensorboard=False"
+    "sampling.slots=4 loop.eval_every=1 loop.checkpoint_every=1 loop.tensorboard=False "
+    "loop.keep_best=False"  # else the start may be the best, and nothing has moved
 )
 PPO = dict.fromkeys(("default", "mini", "prm800k", "metamath", "faithful"), TINY_PPO)
 # variant -> (shapes of rows, overrides); frozen: nothing or what the config says

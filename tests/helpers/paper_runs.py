@@ -181,13 +181,14 @@ _APPS = " ".join([
     "apps.test_sizes=(1,1,1) apps.held_out=0.2 apps.reward_samples=4 apps.workers=2",
     "apps.sft.epochs=0.5 apps.sft.batch_size=4 apps.sft.length=32",
     "apps.reward.epochs=1.0 apps.reward.batch_size=4 apps.reward.length=32",
-    _SAMPLED("apps.sampled"), "apps.dtype=float32 apps.sft.optimizer.lr=2e-5",
-    "apps.reward.optimizer.lr=2e-5",
+    _SAMPLED("apps.sampled"), "apps.dtype=float32 apps.train_dtype=float32",
+    "apps.sft.optimizer.lr=2e-5 apps.reward.optimizer.lr=2e-5",
+    "apps.sft.accum=4 apps.reward.accum=4",
 ])  # fmt: skip
 # What compiles in no time; half the numbers on a CPU take twice as long.
-_PLAIN = "dtype=float32 remat=none"
+_PLAIN = "dtype=float32 train_dtype=float32 remat=none"
 # With the numbers of `paper`, what it compiled serves again.
-_AGAIN = "sft_dtype=float32 sft.optimizer.lr=2e-5 evaluators.training.optimizer.lr=2e-5"
+_AGAIN = "sft.optimizer.lr=2e-5 evaluators.training.optimizer.lr=2e-5"
 _AGAIN_FURTHER = (
     "policies.rest.drawn.temperature=1.0 policies.ppo.drawn.temperature=0.7 "
     "policies.ppo.optimizer.lr=2e-5 policies.ppo.ppo.kl.coef=0.01"
@@ -195,7 +196,8 @@ _AGAIN_FURTHER = (
 # What makes every paper variant small.
 OVERRIDES = {
     "paper": f"{_MATH} {_FURTHER} {_PLAIN}",
-    "paper_34b": f"{_MATH} dtype=float32",  # with its own recomputation
+    "paper_faithful": f"{_MATH} {_FURTHER} {_PLAIN}",
+    "paper_34b": _MATH,  # as shipped: numbers, recomputation, micro-batches
     "paper_metamath": f"{_MATH} {_FURTHER} {_PLAIN} {_AGAIN} {_AGAIN_FURTHER}",
     "paper_metamath_34b": f"{_MATH} {_PLAIN} {_AGAIN}",
     "paper_apps": _APPS,
@@ -239,6 +241,7 @@ def arguments(variant: str, checkpoint: Path, files: dict) -> list[str]:
     group = "apps" if "apps" in variant else "published"
     known = {
         "paper": ("math_train", "math_test", "prm800k"),
+        "paper_faithful": ("math_train", "math_test", "prm800k"),
         "paper_34b": ("math_train", "math_test", "prm800k"),
         "paper_apps": ("train", "test"),
         "paper_apps_34b": ("train", "test"),

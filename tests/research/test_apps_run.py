@@ -210,27 +210,43 @@ def test_held_out_problems_are_in_no_training_file(prepared):
     assert sorted(i // 10 for i in ids["test"]) == [5, 6, 6, 7]
 
 
-def test_programs_are_written_and_judged_for_a_split(prepared, monkeypatch):
-    """Closed form: a row per problem, a share per sampled program; cut prompts fit."""
+def written(prepared, monkeypatch, split, **changes):
+    """(result, rows, bounds on tests) of a split's programs, none of which is run."""
     folder, task, data = prepared
-    tight = settings(folder, prompt_tokens=20)
-    generator = StageResult(folder / "gen", {})
-    (folder / "gen").mkdir()
-    (folder / "gen" / "hf").symlink_to(folder / "base")
-    monkeypatch.setattr(
-        apps, "judge", lambda p, responses, *rest: [0.25] * len(responses)
-    )
-    out = folder / "programs"
+    generator, bounds = folder / "gen", []
+    generator.mkdir(exist_ok=True)
+    if not (generator / "hf").exists():
+        (generator / "hf").symlink_to(folder / "base")
+
+    def judge(problem, responses, limits, cases, workers):
+        bounds.append(cases)
+        return [0.25] * len(responses)
+
+    monkeypatch.setattr(apps, "judge", judge)
+    out = folder / "programs" / split
     told = apps.write_programs(
-        out, data=data, task=tight, generator=generator, split="test",
-        sampled=task.sampled, seed=0,
+        out, data=data, task=settings(folder, **changes), split=split,
+        generator=StageResult(generator, {}), sampled=task.sampled, seed=0,
     )  # fmt: skip
-    found = read(out / "programs.jsonl")
-    assert told["problems"] == len(found) == 4
+    return told, read(out / "programs.jsonl"), bounds
+
+
+def test_programs_are_written_and_judged_for_a_split(prepared, monkeypatch):
+    """Closed form: a row per problem, a share per program; cut prompts are counted."""
+    told, found, _ = written(prepared, monkeypatch, "test", prompt_tokens=20)
+    assert told["problems"] == told["cut_prompts"] == len(found) == 4
     for row in found:
         assert len(row["programs"]) == len(row["passed"]) == 2
         assert len(row["prompt"]) == 20 and row["prompt"].endswith("# Solution\n\n")
         assert all(row["programs"]) and row["greedy"]
+
+
+def test_only_test_programs_run_all_tests(prepared, monkeypatch):
+    """Closed form: `cases` bounds what the outcome model sees, and no answer."""
+    for split, bound in (("test", None), ("labelled", 2), ("heldout", 2)):
+        told, rows, bounds = written(prepared, monkeypatch, split, cases=2)
+        assert bounds == [bound] * len(rows) and rows
+        assert told["cut_prompts"] == 0
 
 
 def test_every_stage_is_declared_with_what_it_needs(prepared):

@@ -260,6 +260,27 @@ def test_the_best_round_is_the_earliest_by_easy_problems():
     assert policies.best(rounds) == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_problems_without_a_label_of_the_kind_are_named(world, tmp_path, seed):
+    """The message: which part has no outcome, whichever problem is held out."""
+    prompts = [f"{i}" for i in range(4)]
+    rows = [{"prompt": p, "steps": ["1"], "labels": [1]} for p in prompts]
+    write_jsonl(tmp_path / "process.jsonl", rows)
+    write_jsonl(tmp_path / "outcome.jsonl", rows[:1])
+    held = np.random.default_rng([seed, 31]).permutation(prompts)[0]
+    part = "training" if held == "0" else "held-out"
+    with pytest.raises(DataError, match=f"the {part} ones have no outcome row .* orm"):
+        evaluators.train_evaluator(
+            tmp_path / "orm",
+            labels=StageResult(tmp_path, {}),
+            start=world[1],
+            kind="orm",
+            training=EvaluatorTraining(steps=1, length=64, held_out=0.25),
+            dtype="float32",
+            seed=seed,
+        )
+
+
 def test_an_evaluator_learns_and_its_folder_loads(pool, world, tmp_path):
     """Round trip: metrics of held-out problems, and a folder with the tokenizer."""
     labels = tmp_path / "labels"

@@ -1,5 +1,7 @@
 """At paper size, what easy problems supervise never sees a label of a hard one."""
 
+import json
+
 import pytest
 from helpers import paper_runs
 from helpers.entry import CONFIGS, call, snapshot
@@ -11,6 +13,7 @@ from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.selection import MISSING
 from research.stages import StageResult
 
+# One of each kind; what the others depend on, test_paper_plan checks.
 EASY_ONLY = (
     "data-easy", "sft-easy-42", "answers-easy-42", "icl-easy-42", "pool-42",
     "labels-42", "prm-42", "score-easy-prm-42", "rest-1-42", "dpo-1-42", "ppo-prm-42",
@@ -63,6 +66,17 @@ def test_who_sees_all_labels_sees_the_change(runs, stage):
     """The same comparison finds the change where it may be."""
     before, after = (run[stage] for run in runs)
     assert before.keys() == after.keys() and before != after
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"), [("rest-1", "selected"), ("dpo-1", "pairs")]
+)
+def test_the_rounds_that_are_compared_train(runs, tmp_path_factory, stage, what):
+    """A round that found nothing would not change either."""
+    work = paper_runs.workdir(tmp_path_factory.getbasetemp(), "paper")
+    (result,) = (work / "stages" / f"{stage}-42").glob("*/result.json")
+    value = json.loads(result.read_text())["value"]
+    assert value[what] > 0 and value["steps"] > 0
 
 
 def test_evaluators_learn_both_kinds_of_labels(runs, tmp_path_factory):
