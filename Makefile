@@ -24,7 +24,7 @@ $(VENV)/test.stamp: $(VENV)/core.stamp requirements-test.txt
 	@touch $@
 
 test: test-env
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: test-env
 	$(PY) -m pytest -m slow

@@ -35,7 +35,8 @@ WORLD = (
 
 def experiment(work, *more, variant="mini"):
     config = f"--config={CONFIGS / 'ch6_easy_to_hard.py'}:{variant}"
-    return call(research_run, config, f"--workdir={work}", *more)
+    # In this process: a worker's error would reach the terminal, not the test.
+    return call(research_run, config, f"--workdir={work}", "--jobs=1", *more)
 
 
 @pytest.mark.parametrize(

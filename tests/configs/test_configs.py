@@ -434,7 +434,7 @@ RUNS = {
             research_run,
             "ch6_easy_to_hard.py",
             ("--config.sampled.counts=(1,64)",),
-            ["config.sampled: counts: 64 is over votes, 32"],
+            ["config.sampled: counts: 64 is over votes, 16"],
         ),
         (
             research_run,
