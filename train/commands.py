@@ -264,6 +264,19 @@ def running(cfg, workdir: Path, ready: Prepared | None = None):
         yield
 
 
+def fit_options(cfg, workdir: Path, ready: Prepared, mesh) -> dict:
+    """What every command tells `train.loop.fit`, as keyword arguments."""
+    return {
+        "optimizer": cfg.optimizer,
+        "loop": cfg.loop,
+        "accum": cfg.accum,
+        "workdir": workdir,
+        "identity": identity(cfg, ready.held_out),
+        "mesh": mesh,
+        "consume": True,
+    }
+
+
 def own_share(data: Batches | None) -> Batches | None:
     """What this process loads of each batch."""
     if data is None:

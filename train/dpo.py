@@ -40,7 +40,7 @@ from train.commands import (
     Result,
     check_run,
     export,
-    identity,
+    fit_options,
     last_metrics,
     lay_out,
     needed_workdir,
@@ -238,14 +238,8 @@ def dpo(cfg: DPOConfig, workdir: Path | str) -> Result:
             own_share(ready.batches),
             ready.steps,
             preference=cfg.preference,
-            optimizer=cfg.optimizer,
-            loop=cfg.loop,
-            accum=cfg.accum,
             held_out=own_share(ready.held_out),
-            workdir=workdir,
-            identity=identity(cfg, ready.held_out),
-            mesh=mesh,
-            consume=True,
+            **fit_options(cfg, workdir, ready, mesh),
         )
         folder = export(cfg, workdir, ready, state.params, loaded)
     return Result(folder, ready.steps, rows, last_metrics(rows))

@@ -32,7 +32,7 @@ from train.commands import (
     Result,
     check_run,
     export,
-    identity,
+    fit_options,
     last_metrics,
     lay_out,
     needed_workdir,
@@ -126,14 +126,8 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> Result:
             params,
             own_share(ready.batches),
             ready.steps,
-            optimizer=cfg.optimizer,
-            loop=cfg.loop,
-            accum=cfg.accum,
             eval_batches=own_share(ready.held_out),
-            workdir=workdir,
-            identity=identity(cfg, ready.held_out),
-            mesh=mesh,
-            consume=True,
+            **fit_options(cfg, workdir, ready, mesh),
         )
         folder = export(cfg, workdir, ready, state.params, loaded)
     return Result(folder, ready.steps, rows, last_metrics(rows))

@@ -1,34 +1,13 @@
 """Stages on several devices, with micro-batches, do what they do on one."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from helpers.devices import run_on_devices
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What helpers/spread_stages.py found on 4 simulated devices."""
-    flags = "--xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests/helpers/spread_stages.py",
-         tmp_path_factory.mktemp("stages")],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
-            "PYTHONPATH": str(ROOT),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_on_devices(4, "spread_stages.py", tmp_path_factory.mktemp("stages"))
 
 
 def test_four_devices_make_the_models_of_one(found):

@@ -1,34 +1,13 @@
 """Training on a mesh is training on one device; checkpoints move between meshes."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from helpers.devices import run_on_devices
 
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     """What helpers/sharded_run.py found on 8 simulated devices."""
-    flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests/helpers/sharded_run.py",
-         tmp_path_factory.mktemp("run")],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
-            "PYTHONPATH": str(ROOT),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_on_devices(8, "sharded_run.py", tmp_path_factory.mktemp("run"))
 
 
 def test_parameters_and_metrics_equal_those_of_one_device(eight):

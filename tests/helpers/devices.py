@@ -1,0 +1,27 @@
+"""A script of this folder in a process of its own, on simulated devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_on_devices(count: int, script: str, folder: Path):
+    """What `tests/helpers/<script> folder` prints on its last line, from JSON."""
+    flags = f"--xla_force_host_platform_device_count={count}"
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/helpers" / script, folder],
+        env=os.environ
+        | {
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
