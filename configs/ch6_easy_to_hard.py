@@ -153,6 +153,9 @@ def mini(c):
     c.miniature.sizes.train = (400, 800, 800, 800, 800)
     c.evaluators.kinds = ("orm", "prm", "oprm")
     c.evaluators.drawn.samples = 8
+    # Of what was tried at this compute, each kind has what was best on development
+    # problems: outcomes, many tokens with one label, want larger batches.
+    c.evaluators.process = c.evaluators.training.copy_and_resolve_references()
     c.evaluators.training.update(steps=600, batch_size=32, optimizer=adamw(1e-3, 0.01))
     c.large = dict(
         d_model=128,
@@ -179,14 +182,17 @@ def mini(c):
             optimizer=adamw(3e-5, 0.0),
         ),
         ppo=dict(
-            drawn=dict(samples=1, temperature=1.0, **drawn),
+            drawn=dict(samples=1, temperature=0.7, **drawn),
+            critic="orm",
             ppo=dict(
                 iterations=24,
                 prompts=128,
-                minibatch=64,
+                minibatch=128,
                 epochs=1,
                 gamma=1.0,
-                lam=1.0,
+                lam=0.95,
+                value_coef=1.0,
+                fit_critic=512,
                 kl=dict(coef=0.01),
             ),
             optimizer=dict(lr=3e-4, warmup=0.05, end_factor=0.1, b2=0.98, eps=1e-5),
@@ -209,10 +215,10 @@ def programs():
         ),
         facts=16000,
         wrong_share=0.5,
-        sizes=dict(train=(1000, 1600, 600, 600, 600), development=200, test=500),
+        sizes=dict(train=(3000, 1600, 600, 600, 600), development=600, test=500),
         pretrain=dict(epochs=4.0, batch_size=32, length=64, optimizer=adamw(3e-3)),
         sft=dict(epochs=5.0, batch_size=16, length=128, optimizer=adamw(3e-3)),
-        reward=dict(epochs=2.0, batch_size=32, length=128, optimizer=adamw(1e-3)),
+        reward=dict(epochs=4.0, batch_size=32, length=128, optimizer=adamw(1e-3)),
         sampled=dict(
             votes=16,
             counts=(1, 4, 16),
@@ -222,7 +228,7 @@ def programs():
             slots=256,
             repeats=20,
         ),
-        reward_samples=8,
+        reward_samples=6,
         reward_temperature=1.0,
     )
 
@@ -275,19 +281,23 @@ def paper_math(c, lr, accum):
         kinds=("orm", "prm", "oprm"),
         start="base",
         epochs=2.0,
-        process_length=768,
         accum=accum,
         drawn=drawn(samples=32, temperature=0.7, top_k=20),
-        training=dict(
-            batch_size=128,
-            length=1024,
-            where="all",
-            held_out=0.02,
-            eval_every=200,
-            optimizer=paper_adamw(lr, 2.0, SCORED_PARTS),
-        ),
+        training=judged(1024, lr),
+        process=judged(768, lr),
     )
     return c
+
+
+def judged(length, lr):
+    return dict(
+        batch_size=128,
+        length=length,
+        where="all",
+        held_out=0.02,
+        eval_every=200,
+        optimizer=paper_adamw(lr, 2.0, SCORED_PARTS),
+    )
 
 
 def drawn(**rules):
@@ -346,6 +356,7 @@ def further(c, temperature, rest_temperature, lr, minibatch, kl):
                 gamma=1.0,
                 lam=1.0,
                 value_coef=0.1,
+                fit_critic=512,  # a logit is no return
                 whiten_rewards=True,
                 kl=dict(coef=kl),
             ),

@@ -62,6 +62,7 @@ def get_config(variant="default"):
         clip=0.2,
         value_clip=0.2,
         value_coef=0.1,
+        fit_critic=0,  # responses whose returns the critic's head first learns
         entropy_coef=0.0,
         divide="tokens",
         whiten_rewards=False,

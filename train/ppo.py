@@ -36,6 +36,7 @@ from models.sampling import Sampling
 from train import kl as kl_lib
 from train import rewards as rewards_lib
 from train.advantages import ESTIMATORS
+from train.critic import fit_head
 from train.decoder import check_rows
 from train.errors import ConfigError
 from train.keys import purpose_key
@@ -273,6 +274,11 @@ def ppo(
     """
     check_rows("minibatch", cfg.minibatch, cfg.accum, mesh)
     sampler.check_prompts(model, prompts, (), [cfg.max_new_tokens] * len(prompts))
+    if cfg.fit_critic and value is not None:
+        value = with_fitted_head(
+            model, params, prompts, reward_fn, cfg, sampling, value, placer(mesh),
+            **options,
+        )  # fmt: skip
     models, state = start(
         model, params, cfg, value, optimizer, value_optimizer or optimizer
     )
@@ -308,6 +314,37 @@ def ppo(
         place=lambda wanted: wanted,
         guard=False,
     )
+
+
+def with_fitted_head(
+    model: DecoderConfig,
+    params,
+    prompts: Sequence[Sequence[int]],
+    reward_fn: Callable[[Rollout, Sequence[int]], Rewards],
+    cfg: PPOConfig,
+    sampling: Sampling,
+    value: tuple[DecoderConfig, Any],
+    place: Callable[[Any], Any] = jax.device_put,
+    **options,
+) -> tuple[DecoderConfig, Any]:
+    """The critic with a head for the returns of `cfg.fit_critic` first responses."""
+    ids = PromptOrder(prompts, cfg.fit_critic, cfg.seed)[0].ids
+    rollout = sampler.generate(
+        model,
+        params,
+        [prompts[i] for i in ids],
+        sampling,
+        purpose_key(jax.random.key(cfg.seed), "critic"),
+        max_new_tokens=cfg.max_new_tokens,
+        **options,
+    )
+    width = sampler.bucket(max(map(len, prompts)))
+    rewards = reward_fn(rollout, ids)
+    rows = place(experience(rollout, rewards, np.zeros(len(ids)), width))
+    architecture, critic = value
+    chunks = cfg.fit_critic // (cfg.minibatch // cfg.accum)
+    head = fit_head(cfg, architecture, critic, rows, chunks)
+    return architecture, {**critic, "head": head}
 
 
 def start(

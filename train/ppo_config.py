@@ -40,7 +40,9 @@ class PPOConfig:
 
     An iteration has `prompts` x `samples` responses of at most `max_new_tokens`; an
     update takes `minibatch` of them, in `accum` micro-batches. `divide` says what a
-    policy loss is divided by: the tokens, or the responses, of its minibatch.
+    policy loss is divided by: the tokens, or the responses, of its minibatch. With
+    `fit_critic`, the critic's head is first fitted to the returns of so many responses
+    of the policy as it starts (`train.critic`); 0 leaves it as it is.
     """
 
     iterations: int = positive(500)
@@ -56,6 +58,7 @@ class PPOConfig:
     clip: float = positive(0.2)
     value_clip: float = positive(0.2)
     value_coef: float = at_least(0.0, 0.1)
+    fit_critic: int = at_least(0, 0)
     entropy_coef: float = at_least(0.0, 0.0)
     divide: Literal["tokens", "responses"] = "tokens"
     whiten_rewards: bool = False
@@ -70,6 +73,15 @@ class PPOConfig:
                 f"minibatch: expected a divisor of the {self.responses} responses of "
                 f"an iteration and a multiple of accum {self.accum}, got "
                 f"{self.minibatch}"
+            )
+        if self.fit_critic % (rows := self.minibatch // self.accum):
+            raise ValueError(
+                f"fit_critic: expected a multiple of the {rows} responses of a "
+                f"micro-batch, got {self.fit_critic}"
+            )
+        if self.fit_critic and not ESTIMATORS[self.estimator].critic:
+            raise ValueError(
+                f"fit_critic: expected 0, as {self.estimator!r} has no critic"
             )
         if ESTIMATORS[self.estimator].siblings and self.samples < 2:
             raise ValueError(

@@ -79,14 +79,21 @@ def response_scores(model: DecoderConfig, rules: Sampling, params, rows: Experie
 
 def state_values(model: DecoderConfig, params, rows: Experience):
     """The critic's value of the state before each response token, float32 [N, R]."""
+    hidden, before = critic_states(model, params, rows)
+    values = jnp.take_along_axis(heads.scalar(params["head"], hidden), before, axis=1)
+    place = jnp.arange(rows.tokens.shape[1])[None]
+    return jnp.where(place < rows.lengths[:, None], values, 0.0)
+
+
+def critic_states(model: DecoderConfig, params, rows: Experience):
+    """The critic's hidden states [N, P + R, D], and where that before a response token
+    is, int32 [N, R]."""
     tokens = scoring.join(rows.prompts, rows.prompt_lengths, rows.tokens)
     lengths = rows.prompt_lengths + rows.lengths
     inputs = decoder.plain_inputs(lengths, tokens.shape[1])
     hidden = decoder.forward(model, params["decoder"], tokens, *inputs)
     place = jnp.arange(rows.tokens.shape[1])[None]
-    before = rows.prompt_lengths[:, None] - 1 + place
-    values = jnp.take_along_axis(heads.scalar(params["head"], hidden), before, axis=1)
-    return jnp.where(place < rows.lengths[:, None], values, 0.0)
+    return hidden, rows.prompt_lengths[:, None] - 1 + place
 
 
 def response_mask(rows: Experience, quirks: Quirks):
@@ -106,12 +113,18 @@ def by_chunks(fn, tree, chunks: int):
     rows = jax.tree.leaves(tree)[0].shape[0]
     if chunks == 1:
         chunks = 2 if rows % 2 == 0 else rows
-    # Dealt in turn, every chunk holds rows of every device's share.
-    dealt = jax.tree.map(
+    done = jax.lax.map(fn, dealt(tree, chunks))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), done)
+
+
+def dealt(tree, chunks: int):
+    """Arrays [N, ...] as [chunks, N / chunks, ...], the rows dealt in turn.
+
+    So every chunk holds rows of every device's share.
+    """
+    return jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(-1, chunks, *x.shape[1:]), 1, 0), tree
     )
-    done = jax.lax.map(fn, dealt)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), done)
 
 
 def policy_loss(cfg: PPOConfig, score: Callable, params, batch: Batch) -> Loss:
@@ -206,8 +219,6 @@ def measure(batch: Batch, ratio, entropy, kl_coef) -> dict:
     def per_token(x):
         return jnp.sum(x * mask), tokens
 
-    residual = _variance(batch.returns - batch.values, mask)
-    spread = _variance(batch.returns, mask)
     return {
         **{f"kl/{k}": per_token(fn(ratio)) for k, fn in kl_lib.ESTIMATORS.items()},
         "kl/response": (jnp.sum(ratio * mask), responses),
@@ -215,14 +226,19 @@ def measure(batch: Batch, ratio, entropy, kl_coef) -> dict:
         "entropy": per_token(entropy),
         "length": (jnp.sum(rows.lengths).astype(jnp.float32), responses),
         "eos": (jnp.sum(rows.ended).astype(jnp.float32), responses),
-        "explained_variance": 1.0 - residual / jnp.maximum(spread, 1e-8),
+        "explained_variance": explained_variance(batch.returns, batch.values, mask),
         "sampler_error": per_token(jnp.abs(batch.old - rows.sampled)),
     }
 
 
-def _variance(x, mask):
-    mean = jnp.sum(x * mask) / jnp.sum(mask)
-    return jnp.sum(mask * (x - mean) ** 2) / jnp.sum(mask)
+def explained_variance(returns, values, mask):
+    """1 - var(returns - values) / var(returns) over the places of the mask, float32."""
+
+    def variance(x):
+        mean = jnp.sum(x * mask) / jnp.sum(mask)
+        return jnp.sum(mask * (x - mean) ** 2) / jnp.sum(mask)
+
+    return 1.0 - variance(returns - values) / jnp.maximum(variance(returns), 1e-8)
 
 
 def over_minibatches(metrics: Mapping) -> dict:

@@ -72,6 +72,11 @@ class Settings:
             self.evaluators is None or "prm" not in self.evaluators.kinds
         ):
             raise ValueError("policies: expected evaluators, with kind prm among them")
+        if self.policies and self.policies.ppo.critic not in self.evaluators.kinds:
+            raise ValueError(
+                f"policies.ppo.critic: expected one of evaluators.kinds, "
+                f"{self.evaluators.kinds}, got {self.policies.ppo.critic!r}"
+            )
         if self.miniature is not None:
             for name, unset in (("mesh", MeshConfig()), ("large_checkpoint", None)):
                 if getattr(self, name) != unset:

@@ -114,8 +114,8 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         if cfg.evaluators is not None:
             _evaluators(plan, cfg, ground, made, answers, seed, judges, scores)
         if cfg.policies is not None:
-            prm = judges[f"prm {seed}"]
-            _policies(plan, cfg, ground, made, prm, seed, trained)
+            of_seed = {kind: judges[f"{kind} {seed}"] for kind in cfg.evaluators.kinds}
+            _policies(plan, cfg, ground, made, of_seed, seed, trained)
     plan.stage(
         "report",
         chapter_report.write_report,
@@ -211,15 +211,14 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
     more = {"epochs": settings.epochs} if settings.epochs else {}
     if settings.accum > 1:
         more["accum"] = settings.accum
-    shorter = settings.training
-    if settings.process_length:
-        shorter = dataclasses.replace(shorter, length=settings.process_length)
     starts = {kind: ("easy", kind) for kind in settings.kinds}
     if "large" in made:
         starts["large"] = ("large", "oprm")
     for name, (start, kind) in starts.items():
         size = "large" if start == "large" else "small"
-        training = shorter if kind == "prm" else settings.training
+        training = settings.training
+        if kind == "prm" and settings.process is not None:
+            training = settings.process
         judge = judges[f"{name} {seed}"] = plan.stage(
             f"{name}-{seed}" if name != "large" else f"oprm-large-{seed}",
             evaluators.train_evaluator,
@@ -245,9 +244,9 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
             )
 
 
-def _policies(plan, cfg, ground, made, prm, seed, trained):
+def _policies(plan, cfg, ground, made, judges, seed, trained):
     """Rounds of every way to train the easy generator further."""
-    settings, easy = cfg.policies, made["easy"]
+    settings, easy, prm = cfg.policies, made["easy"], judges["prm"]
     common = {"dtype": cfg.dtype, **ground.placed, **ground.answered}
     training = common | ground.trained
     accum, frozen = {}, {}
@@ -310,6 +309,7 @@ def _policies(plan, cfg, ground, made, prm, seed, trained):
             data=ground.full if known is None else ground.easy,
             policy=easy,
             evaluator=prm,
+            critic=None if faithful else judges[settings.ppo.critic],
             process=process,
             questions=questions,
             answers=known,

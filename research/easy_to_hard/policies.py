@@ -283,6 +283,7 @@ def ppo_run(
     faithful: bool,
     dtype: str,
     seed: int,
+    critic: StageResult | None = None,
     rules: str = "exact",
     remat: str = "none",
     value_frozen: Sequence[str] | None = None,
@@ -291,9 +292,10 @@ def ppo_run(
     """Stage: PPO on questions of some levels, with the answers of some (None: all).
 
     Args:
-      evaluator: a process model, from which the critic starts in every run; `process`
-        says whether it rewards steps too, or final answers are the only reward.
-      kl_coef: None for that of `runs`. faithful: with the original code's quirks.
+      evaluator: a process model; `process` says whether it rewards steps, or final
+        answers are the only reward. critic: what the critic starts as; None: as it.
+      kl_coef: None for that of `runs`. faithful: with the original code's quirks, the
+        critic's head as it is.
       value_frozen: of the critic's parameters; None: as the policy's.
 
     Leaves curve.jsonl, a row per evaluation: {step, reward, process (what of it is the
@@ -358,10 +360,12 @@ def ppo_run(
             ppo_cfg, kl=dataclasses.replace(ppo_cfg.kl, coef=kl_coef)
         )
     if faithful:
-        ppo_cfg = dataclasses.replace(ppo_cfg, quirks=FAITHFUL, whiten_rewards=True)
-    critic = judge.params
-    if runs.head == "zeros" and not faithful:
-        critic = reward_model.init(judge.cfg, judge.params["decoder"])
+        ppo_cfg = dataclasses.replace(
+            ppo_cfg, quirks=FAITHFUL, whiten_rewards=True, fit_critic=0
+        )
+    value = judge
+    if critic is not None:
+        value = reward_model.load_reward_model(critic.folder / "hf", dtype, mesh)
     value_optimizer = None
     if value_frozen is not None:
         value_optimizer = dataclasses.replace(
@@ -376,7 +380,7 @@ def ppo_run(
         Sampling(
             temperature=drawn.temperature, top_k=drawn.top_k, eos_ids=tokenizer.stop_ids
         ),
-        value=(dataclasses.replace(judge.cfg, remat=remat), critic),
+        value=(dataclasses.replace(value.cfg, remat=remat), value.params),
         optimizer=runs.optimizer,
         value_optimizer=value_optimizer,
         loop=LoopConfig(

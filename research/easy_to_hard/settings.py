@@ -106,9 +106,8 @@ class Drawn:
 class EvaluatorTraining:
     """How an evaluator is trained.
 
-    All kinds get `steps` updates, so that they are compared at equal compute. `where` a
-    step's label is learned: at "all" its tokens or at its "end". `held_out` is the
-    share of the easy problems that the choice of the best evaluation, every
+    `where` a step's label is learned: at "all" its tokens or at its "end". `held_out`
+    is the share of the easy problems that the choice of the best evaluation, every
     `eval_every` updates, and the metrics look at.
     """
 
@@ -127,7 +126,7 @@ class Evaluators:
 
     They start from that generator, or from the `base` that it started from. With
     `epochs`, they are trained for so many passes over their rows, instead of
-    `training.steps`; `process_length` is the prm's longest row, if it has its own;
+    `training.steps`; `process` is the prm's training, if it has its own;
     updates are made in `accum` micro-batches. `voting` is how the scores of steps
     become the weight of a vote.
     """
@@ -137,7 +136,7 @@ class Evaluators:
     kinds: tuple[str, ...] = ("orm", "prm", "oprm")
     start: Literal["generator", "base"] = "generator"
     epochs: float | None = positive(None)
-    process_length: int | None = positive(None)
+    process: EvaluatorTraining | None = None
     accum: int = positive(1)
     voting: str = choice(AGGREGATIONS, "product")
 
@@ -179,8 +178,9 @@ class PPORuns:
 
     `unavailable` is the answer's reward where no truth is known, `process` the weight
     of the process model's; `upper` and `bonus` as in `train.rewards.process`. The
-    critic starts as the process model, with that one's `head` or with one of zeros: a
-    logit is no return. (The faithful run keeps the head.)
+    critic starts as the evaluator that `critic` names: an outcome model knows what is
+    left to hope for at every token, a process model what the last step was worth. (The
+    faithful run's is the process model.)
     """
 
     ppo: PPOConfig = PPOConfig()
@@ -191,7 +191,7 @@ class PPORuns:
     process: float = positive(1.0)
     upper: float = fraction(0.5)
     bonus: float = at_least(0.0, 0.25)
-    head: Literal["zeros", "process"] = "zeros"
+    critic: Literal["orm", "prm", "oprm"] = "prm"
 
 
 @dataclasses.dataclass(frozen=True)

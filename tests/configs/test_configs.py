@@ -100,9 +100,11 @@ DEMO = (
     "miniature.world.modulus=7 miniature.world.rare_share=(0.2,0.2,0.2,0.2,0.2)"
 )
 CHAPTER = (
+    "evaluators.process.steps=4 evaluators.process.eval_every=2 "
     "large.d_model=16 large.n_layers=1 large.n_heads=2 large.n_kv_heads=2 "
     "large.d_ff=16 policies.ppo.ppo.iterations=2 policies.ppo.ppo.prompts=8 "
-    "policies.ppo.ppo.minibatch=4 policies.ppo.eval_every=1 "
+    "policies.ppo.ppo.minibatch=4 policies.ppo.ppo.fit_critic=8 "
+    "policies.ppo.eval_every=1 "
     "policies.ppo.drawn.slots=16 policies.ppo.drawn.max_new_tokens=24 "
     "policies.rest.drawn.samples=2 policies.rest.drawn.max_new_tokens=24 "
     "policies.rest.drawn.slots=16 policies.rest.rounds=1 policies.dpo.rounds=1 "

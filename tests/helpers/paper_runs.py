@@ -165,9 +165,12 @@ _MATH = " ".join([
     "sft.epochs=0.5 sft.batch_size=8 sft.length=32 icl.count=2 icl.length=64",
     _SAMPLED("sampled"),
     _DRAWN("evaluators", 4),
-    "evaluators.epochs=0.2 evaluators.process_length=32 evaluators.training.length=32",
-    "evaluators.training.batch_size=8 evaluators.training.eval_every=2",
-    "evaluators.training.held_out=0.2",
+    "evaluators.epochs=0.2",
+    *(
+        f"evaluators.{kind}.length=32 evaluators.{kind}.batch_size=8 "
+        f"evaluators.{kind}.eval_every=2 evaluators.{kind}.held_out=0.2"
+        for kind in ("training", "process")
+    ),
 ])  # fmt: skip
 _FURTHER = " ".join([
     _DRAWN("policies.rest", 2), "policies.rest.rounds=1",
@@ -175,7 +178,7 @@ _FURTHER = " ".join([
     "policies.dpo.batch_size=16 policies.dpo.length=32 policies.dpo.gap=0.2",
     _DRAWN("policies.ppo", 1), "policies.ppo.ppo.iterations=2",
     "policies.ppo.ppo.prompts=4 policies.ppo.ppo.minibatch=4 policies.ppo.ppo.accum=1",
-    "policies.ppo.eval_every=1",
+    "policies.ppo.ppo.fit_critic=8 policies.ppo.eval_every=1",
 ])  # fmt: skip
 _APPS = " ".join([
     "apps.test_sizes=(1,1,1) apps.held_out=0.2 apps.reward_samples=4 apps.workers=2",
@@ -188,7 +191,10 @@ _APPS = " ".join([
 # What compiles in no time; half the numbers on a CPU take twice as long.
 _PLAIN = "dtype=float32 train_dtype=float32 remat=none"
 # With the numbers of `paper`, what it compiled serves again.
-_AGAIN = "sft.optimizer.lr=2e-5 evaluators.training.optimizer.lr=2e-5"
+_AGAIN = (
+    "sft.optimizer.lr=2e-5 evaluators.training.optimizer.lr=2e-5 "
+    "evaluators.process.optimizer.lr=2e-5"
+)
 _AGAIN_FURTHER = (
     "policies.rest.drawn.temperature=1.0 policies.ppo.drawn.temperature=0.7 "
     "policies.ppo.optimizer.lr=2e-5 policies.ppo.ppo.kl.coef=0.01"
