@@ -116,22 +116,26 @@ def whiten(x, mask):
 
 
 def scale_rewards(x, mask, *, shift: bool = False):
-    """x / std over all places of the mask, so that a reward of 0 stays 0.
+    """x / std over all places of the mask, so that a reward of 0 stays 0; and 1 / std.
+
+    Where all are equal, there is no scale to speak of, and they stay as they are.
 
     Args:
       shift: (x - mean) / std + mean instead, as TRL and the original code: every token
         gets mean - mean / std, and returns depend on the length of a response.
     """
     mean, scale = _statistics(x, mask)
-    return mask * ((x - mean) * scale + mean if shift else x * scale)
+    return mask * ((x - mean) * scale + mean if shift else x * scale), scale
 
 
 def _statistics(x, mask):
-    """(mean, 1 / std) over the places of a mask."""
+    """(mean, 1 / std) over the places of a mask; 1 for the latter where std is 0."""
     weight = jnp.maximum(jnp.sum(mask), 1.0)
     mean = jnp.sum(x * mask) / weight
     variance = jnp.sum(mask * (x - mean) ** 2) / weight
-    return mean, jax.lax.rsqrt(variance + 1e-8)
+    # An absolute bound would call rewards of 1e-5 equal: rounding is relative.
+    equal = variance <= 1e-12 * mean**2
+    return mean, jnp.where(equal, 1.0, jax.lax.rsqrt(variance + 1e-8))
 
 
 def _totals(s: Signals, gamma: float):

@@ -176,9 +176,12 @@ def estimate(cfg: PPOConfig, rows: Experience, old, ref, values, kl_coef):
         rewards = _before_eos(rows)
     rewards = (rewards - kl_coef * kl) * mask
     counted = jnp.ones_like(mask) if cfg.quirks.pad_whitening else mask
+    baseline = rows.baseline
     if cfg.whiten_rewards:
-        rewards = scale_rewards(rewards, counted, shift=cfg.quirks.shift_rewards)
-    signals = Signals(rewards, values * mask, counted, rows.baseline)
+        shift = cfg.quirks.shift_rewards
+        rewards, scale = scale_rewards(rewards, counted, shift=shift)
+        baseline = baseline * scale  # a reward, too
+    signals = Signals(rewards, values * mask, counted, baseline)
     estimator = ESTIMATORS[cfg.estimator].fn
     advantages, returns = estimator(signals, cfg.gamma, cfg.lam, cfg.samples)
     if cfg.whiten_advantages:

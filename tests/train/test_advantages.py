@@ -96,12 +96,34 @@ def test_rewards_are_scaled_and_shifted_only_on_request():
     """Closed form: x / std, or (x - mean) / std + mean; equal numbers stay finite."""
     x, mask = jnp.array([[1.0, 2.0, 6.0, 9.0]]), jnp.array([[1.0, 1.0, 1.0, 0.0]])
     std = np.sqrt(14 / 3)
-    found = scale_rewards(x, mask)
+    found, scale = scale_rewards(x, mask)
     np.testing.assert_allclose(found, [[1 / std, 2 / std, 6 / std, 0]], rtol=1e-5)
-    found = scale_rewards(x, mask, shift=True)
+    assert scale == pytest.approx(1 / std, rel=1e-5)
+    found, _ = scale_rewards(x, mask, shift=True)
     expected = [[3 - 2 / std, 3 - 1 / std, 3 + 3 / std, 0]]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(whiten(jnp.full((1, 3), 0.1), mask[:, :3]), 0, atol=1e-3)
+    equal = jnp.full((1, 3), 0.1)
+    np.testing.assert_allclose(whiten(equal, mask[:, :3]), 0, atol=1e-6)
+    np.testing.assert_array_equal(scale_rewards(equal, mask[:, :3])[0], equal)
+
+
+@pytest.mark.parametrize("estimator", ["remax", "rloo", "returns"])
+def test_advantages_grow_with_the_unit_of_rewards(estimator):
+    """Equality: whitened rewards divide every advantage by one number, the std."""
+    rows = experience(RESPONSES, baseline=0.8)
+    rows = rows._replace(**{k: v[:6] for k, v in rows._asdict().items()})
+    plain, scaled = (
+        estimate(
+            PPOConfig(
+                prompts=3, samples=2, minibatch=6, max_new_tokens=2,
+                estimator=estimator, whiten_advantages=False, whiten_rewards=whitened,
+            ),
+            rows, *np.zeros((3, 6, 2), np.float32), jnp.float32(0),
+        )[0].advantages
+        for whitened in (False, True)
+    )  # fmt: skip
+    inside = rows.rewards[np.arange(2)[None] < rows.lengths[:, None]]
+    np.testing.assert_allclose(scaled, plain / inside.std(), rtol=1e-4, atol=1e-6)
 
 
 # Three states of three actions: in state 0 action 0 ends; 1 and 2 lead to states 1 and
