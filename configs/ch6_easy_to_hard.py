@@ -228,7 +228,7 @@ def programs():
             slots=256,
             repeats=20,
         ),
-        reward_samples=6,
+        reward_samples=8,
         reward_temperature=1.0,
     )
 
