@@ -7,17 +7,37 @@ from research.report import Interval
 RESAMPLES = 4000
 
 
-def bootstrap(values, rng: np.random.Generator, level: float = 0.95) -> Interval:
+class Resamples:
+    """Which seeds and problems each resample takes.
+
+    Drawn once for each number of them: intervals that share this share the resamples
+    too, as if all had been computed in each.
+    """
+
+    def __init__(self, seed: int):
+        self._seed = seed
+        self._shares: dict[tuple[int, int], np.ndarray] = {}
+
+    def shares(self, seeds: int, problems: int) -> list[np.ndarray]:
+        """How often each is drawn, as shares of a resample: [resamples, n] of both."""
+        return [self._drawn(axis, n) for axis, n in enumerate((seeds, problems))]
+
+    def _drawn(self, axis: int, n: int) -> np.ndarray:
+        if (axis, n) not in self._shares:
+            rng = np.random.default_rng([self._seed, axis, n])
+            drawn = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
+            self._shares[axis, n] = drawn
+        return self._shares[axis, n]
+
+
+def bootstrap(values, draws: Resamples, level: float = 0.95) -> Interval:
     """Mean of values [seeds, problems] with a two-level bootstrap interval.
 
     Seeds are resampled, and problems too (the same problems for all seeds, since every
     seed answered the same ones). For a difference, pass paired differences.
     """
     values = np.asarray(values, float)
-    # How often each seed and each problem is drawn, as shares of a resample.
-    seeds, problems = (
-        rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in values.shape
-    )
+    seeds, problems = draws.shares(*values.shape)
     means = np.sum((seeds @ values) * problems, axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
@@ -33,7 +53,7 @@ def verdict(difference: Interval) -> str:
 
 
 def bootstrap_of(
-    statistic, arrays, rng: np.random.Generator, level: float = 0.95
+    statistic, arrays, draws: Resamples, level: float = 0.95
 ) -> Interval | None:
     """Interval of `statistic(mean_1, mean_2, ...)` of arrays [seeds, problems].
 
@@ -43,9 +63,7 @@ def bootstrap_of(
     as a ratio to 0.
     """
     arrays = [np.asarray(values, float) for values in arrays]
-    seeds, problems = (
-        rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in arrays[0].shape
-    )
+    seeds, problems = draws.shares(*arrays[0].shape)
     means = [np.sum((seeds @ values) * problems, axis=1) for values in arrays]
     with np.errstate(all="ignore"):
         value = float(statistic(*(values.mean() for values in arrays)))

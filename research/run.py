@@ -44,6 +44,7 @@ from research.stages import (
 )
 from research.workers import Workers, serve
 from train.cli import run_main
+from train.distributed import refuse_several
 from train.errors import ConfigError
 from train.files import write_atomic, write_json
 from train.settings import build
@@ -73,6 +74,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     if not values.workdir:
         raise ConfigError("--workdir: missing; expected the folder of this run")
+    refuse_several("an experiment")  # its stages keep their results on their own
     workdir = Path(values.workdir)
     plan = declare(config)
     if values.dry_run:

@@ -9,7 +9,7 @@ from research.intervals import bootstrap_of
 from research.report import Interval, Text, Verdict
 
 
-def gains(read: Reranked, kind: str, rng) -> tuple[Interval | None, Interval | None]:
+def gains(read: Reranked, kind: str, draws) -> tuple[Interval | None, Interval | None]:
     """What voting gains over majority: (points, ratio), as the thesis's figures differ.
 
     In points, the gain on easy problems less that on hard ones. As a ratio to majority,
@@ -34,10 +34,10 @@ def gains(read: Reranked, kind: str, rng) -> tuple[Interval | None, Interval | N
     def relative(wh, mh, h, we, me, e):
         return (wh / mh) / (we / me) - 1
 
-    return bootstrap_of(in_points, shares, rng), bootstrap_of(relative, shares, rng)
+    return bootstrap_of(in_points, shares, draws), bootstrap_of(relative, shares, draws)
 
 
-def verdicts(read: Reranked, judges: Judges, rng) -> list:
+def verdicts(read: Reranked, judges: Judges, draws) -> list:
     """The verdicts; those about evaluators that are too weak are not tested."""
     kinds = read.kinds
     small = [kind for kind in kinds if kind != "large"]
@@ -47,7 +47,7 @@ def verdicts(read: Reranked, judges: Judges, rng) -> list:
     out = []
 
     def compare(text, a, b, group, what, *about):
-        gain = read.difference(a, b, group, rng)
+        gain = read.difference(a, b, group, draws)
         out.append(judges.compare(text, gain, f"{what}, {group} problems", about))
 
     for group in ("hard", "all"):
@@ -68,7 +68,7 @@ def verdicts(read: Reranked, judges: Judges, rng) -> list:
         f"{label} voting minus greedy",
         main,
     )
-    out += easy_and_hard(*gains(read, main, rng), judges, main)
+    out += easy_and_hard(*gains(read, main, draws), judges, main)
     compare(
         "Weighted voting beats best-of-n.",
         weighted,

@@ -107,13 +107,13 @@ class Reranked:
         i = self.counts.index(self.counts[-1] if count is None else count)
         return self.curves[way][:, i]
 
-    def estimate(self, way, group, rng, count=None) -> Interval:
-        return bootstrap(self.at(way, count)[:, in_group(self.levels, group)], rng)
+    def estimate(self, way, group, draws, count=None) -> Interval:
+        return bootstrap(self.at(way, count)[:, in_group(self.levels, group)], draws)
 
-    def difference(self, a, b, group, rng) -> Interval:
+    def difference(self, a, b, group, draws) -> Interval:
         """Paired difference a - b of two ways."""
         kept = in_group(self.levels, group)
-        return bootstrap((self.at(a) - self.at(b))[:, kept], rng)
+        return bootstrap((self.at(a) - self.at(b))[:, kept], draws)
 
     def spread(self, way, group) -> list[float | None]:
         """Standard deviation over sub-samples for each count, see `Curve.spread`.

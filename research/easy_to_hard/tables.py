@@ -10,7 +10,7 @@ from research.easy_to_hard.answers import Answered
 from research.easy_to_hard.selection import curve
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY
-from research.intervals import bootstrap, verdict
+from research.intervals import Resamples, bootstrap, verdict
 from research.report import Column, Figure, Interval, Section, Table, Text, Verdict
 
 NAMES = {
@@ -86,13 +86,13 @@ class Scores:
                     votes.append(drawn.accuracy[0])
                 self.values[name, n] = np.array(votes)
 
-    def estimate(self, name, how, group, rng) -> Interval:
-        return bootstrap(self.values[name, how][:, in_group(self.levels, group)], rng)
+    def estimate(self, name, how, group, draws) -> Interval:
+        return bootstrap(self.values[name, how][:, in_group(self.levels, group)], draws)
 
-    def difference(self, a, b, group, rng) -> Interval:
+    def difference(self, a, b, group, draws) -> Interval:
         """Paired difference a - b; a and b are (generator, how)."""
         kept = in_group(self.levels, group)
-        return bootstrap((self.values[a] - self.values[b])[:, kept], rng)
+        return bootstrap((self.values[a] - self.values[b])[:, kept], draws)
 
 
 def sections(
@@ -100,14 +100,14 @@ def sections(
 ) -> tuple[list[Section], list, int]:
     """The generators' sections, their verdicts, and the number of problems."""
     scores = Scores(answers, seeds, sampled)
-    rng = np.random.default_rng(0)
+    draws = Resamples(0)
     parts = [
-        Section("Accuracy (Table 6.1)", [table_6_1(scores, sampled, rng, miniature)]),
-        Section("By level", by_level(scores, sampled, rng)),
-        Section("More votes", votes(scores, sampled, rng)),
+        Section("Accuracy (Table 6.1)", [table_6_1(scores, sampled, draws, miniature)]),
+        Section("By level", by_level(scores, sampled, draws)),
+        Section("More votes", votes(scores, sampled, draws)),
         Section("Transcripts", transcripts(scores, seeds)),
     ]
-    return parts, verdicts(scores, sampled, rng, miniature), len(scores.levels)
+    return parts, verdicts(scores, sampled, draws, miniature), len(scores.levels)
 
 
 def label(how) -> str:
@@ -118,7 +118,7 @@ def short(how) -> str:
     return how if how == "greedy" else f"maj@{how}"
 
 
-def table_6_1(scores, sampled, rng, miniature) -> Table:
+def table_6_1(scores, sampled, draws, miniature) -> Table:
     """Ours by group of problems, then the thesis's; a dash is not measured there."""
     places = {"greedy": 0, 16: 1, 256: 2}
     counts = sorted({16, 256, max(sampled.counts)})
@@ -128,7 +128,7 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
         title = NAMES[name]
         for group in GROUPS:
             cells = [
-                scores.estimate(name, how, group, rng)
+                scores.estimate(name, how, group, draws)
                 if (name, how) in scores.values
                 else None
                 for how in shown
@@ -161,14 +161,14 @@ def table_6_1(scores, sampled, rng, miniature) -> Table:
     )
 
 
-def by_level(scores, sampled, rng) -> list:
+def by_level(scores, sampled, draws) -> list:
     """Bars and a table of accuracy per level."""
     levels = sorted(set(scores.levels.tolist()))
     ways = [(name, how) for name in MAIN for how in ("greedy", max(sampled.counts))]
     rows, bars = [], {NAMES[name]: [] for name in MAIN}
     for level in levels:
         kept = scores.levels == level
-        cells = [bootstrap(scores.values[way][:, kept], rng) for way in ways]
+        cells = [bootstrap(scores.values[way][:, kept], draws) for way in ways]
         rows.append([f"level {level}", int(kept.sum()), *cells])
         for (name, how), c in zip(ways, cells, strict=True):
             if how == "greedy":
@@ -188,13 +188,13 @@ def by_level(scores, sampled, rng) -> list:
     ]
 
 
-def votes(scores, sampled, rng) -> list:
+def votes(scores, sampled, draws) -> list:
     """Lines of majority accuracy against the number of answers that vote."""
     counts = sorted(sampled.counts)
     series = {}
     for name in MAIN:
         for group in ("easy", "hard"):
-            estimates = [scores.estimate(name, n, group, rng) for n in counts]
+            estimates = [scores.estimate(name, n, group, draws) for n in counts]
             series[f"{name} SFT, {group} problems"] = [
                 (e.value, e.low, e.high) for e in estimates
             ]
@@ -218,14 +218,14 @@ def votes(scores, sampled, rng) -> list:
     ]
 
 
-def verdicts(scores, sampled, rng, miniature: bool) -> list:
+def verdicts(scores, sampled, draws, miniature: bool) -> list:
     """What holds of the chapter's claims about generators, each with its evidence."""
     most = max(sampled.counts)
     trivial = trivially_won(scores, miniature)
     out = []
     for name in MAIN:
         title = NAMES[name]
-        gain = scores.difference((name, most), (name, "greedy"), "all", rng)
+        gain = scores.difference((name, most), (name, "greedy"), "all", draws)
         out.append(
             Verdict(
                 f"Majority voting beats greedy decoding: {title}.",
@@ -233,7 +233,7 @@ def verdicts(scores, sampled, rng, miniature: bool) -> list:
                 f"majority@{most} minus greedy, all problems: {points(gain)}.",
             )
         )
-    gap = scores.difference(("full", "greedy"), ("easy", "greedy"), "hard", rng)
+    gap = scores.difference(("full", "greedy"), ("easy", "greedy"), "hard", draws)
     out.append(
         Verdict(
             "With good solutions, a generator that saw only easy ones falls short of "
@@ -244,7 +244,7 @@ def verdicts(scores, sampled, rng, miniature: bool) -> list:
     )
     for name in scores.names:
         if name.startswith("icl-"):
-            gain = scores.difference(("easy", "greedy"), (name, "greedy"), "all", rng)
+            gain = scores.difference(("easy", "greedy"), (name, "greedy"), "all", draws)
             out.append(
                 Verdict(
                     f"Fine-tuning on easy solutions beats {NAMES[name]}.",
@@ -253,8 +253,8 @@ def verdicts(scores, sampled, rng, miniature: bool) -> list:
                     f"{points(gain)}.{trivial}",
                 )
             )
-    loss = scores.difference(("full", "greedy"), ("easy", "greedy"), "easy", rng)
-    kept = scores.estimate("easy", "greedy", "hard", rng)
+    loss = scores.difference(("full", "greedy"), ("easy", "greedy"), "easy", draws)
+    kept = scores.estimate("easy", "greedy", "hard", draws)
     out.append(
         Text(
             "A generator that saw only easy solutions answers "

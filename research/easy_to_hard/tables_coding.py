@@ -7,7 +7,7 @@ import numpy as np
 from data.records import read_records
 from research.easy_to_hard.claims import LEAST_AUC, UNTESTED, auc_text
 from research.easy_to_hard.tables import points
-from research.intervals import bootstrap, verdict
+from research.intervals import Resamples, bootstrap, verdict
 from research.report import Column, Interval, Section, Table, Text, Verdict
 from research.stages import StageResult
 
@@ -58,16 +58,16 @@ class Results:
             return self.difficulty != "introductory"
         return self.difficulty == group
 
-    def estimate(self, metric, way, group, rng) -> Interval | None:
+    def estimate(self, metric, way, group, draws) -> Interval | None:
         kept = self.kept(group)
         if not kept.any() or (metric, way) not in self.values:
             return None
-        return bootstrap(self.values[metric, way][:, kept], rng)
+        return bootstrap(self.values[metric, way][:, kept], draws)
 
-    def difference(self, metric, a, b, group, rng) -> Interval:
+    def difference(self, metric, a, b, group, draws) -> Interval:
         """Paired difference a - b of two ways."""
         values = self.values[metric, a] - self.values[metric, b]
-        return bootstrap(values[:, self.kept(group)], rng)
+        return bootstrap(values[:, self.kept(group)], draws)
 
 
 def section(results: Sequence[StageResult], models: Sequence[Mapping]) -> Section:
@@ -86,21 +86,21 @@ def parts(
       models: what the outcome models' stages returned, one per seed.
       miniature: whether an outcome model that ranks badly tests nothing.
     """
-    read, rng = Results(results), np.random.default_rng(63)
-    found = verdicts(read, models, rng, miniature)
-    blocks = [table_6_3(read, metric, rng) for metric in METRICS]
+    read, draws = Results(results), Resamples(63)
+    found = verdicts(read, models, draws, miniature)
+    blocks = [table_6_3(read, metric, draws) for metric in METRICS]
     blocks.append(ranking(models, results))
     return Section("Programs (Table 6.3)", blocks), found
 
 
-def table_6_3(read: Results, metric: str, rng) -> Table:
+def table_6_3(read: Results, metric: str, draws) -> Table:
     """Ours, then the thesis's; a dash is not reported there."""
     rows = []
     ways = [*read.ways]
     if metric == "strict":
         ways += [w for m, w in read.values if m == metric and w not in ways]
     for way in ways:
-        cells = [read.estimate(metric, way, group, rng) for group in GROUPS]
+        cells = [read.estimate(metric, way, group, draws) for group in GROUPS]
         rows.append([_name(way), "here", *cells])
     for model, lines in THESIS.items():
         for way, numbers in lines.items():
@@ -134,7 +134,7 @@ def table_6_3(read: Results, metric: str, rng) -> Table:
 
 
 def verdicts(
-    read: Results, models: Sequence[Mapping], rng, miniature: bool
+    read: Results, models: Sequence[Mapping], draws, miniature: bool
 ) -> list[Verdict]:
     """Claim 7, against a random sample and, as the thesis does, against greedy."""
     most = max(int(w.rpartition("-")[2]) for w in read.ways if w.startswith("best-of-"))
@@ -147,8 +147,8 @@ def verdicts(
         ("best-of-1", "one of its samples"),
         ("easy-greedy", "its greedy programs"),
     ):
-        strict = read.difference("strict", best, other, "hard", rng)
-        average = read.difference("average", best, other, "hard", rng)
+        strict = read.difference("strict", best, other, "hard", draws)
+        average = read.difference("average", best, other, "hard", draws)
         out.append(
             Verdict(
                 "An outcome model trained on introductory programs only helps on "

@@ -16,12 +16,12 @@ RUNS = {
 MOMENTS = ("first", "best", "last")
 
 
-def blocks(read: Trained, rng) -> list:
+def blocks(read: Trained, draws) -> list:
     """Curves, what they say at three moments, and differences on held-out problems."""
     runs = {name: curves(read, name) for name in RUNS if name in read.stages}
     reward = shown_reward(runs)
     found = [*figures(runs, reward), moments(read, runs, reward)]
-    return found + [changes(read, rng)] if len(runs) > 1 else found
+    return found + [changes(read, draws)] if len(runs) > 1 else found
 
 
 def curves(read: Trained, name: str) -> list[list[dict]]:
@@ -130,7 +130,7 @@ def _mean(values) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def changes(read: Trained, rng) -> Table:
+def changes(read: Trained, draws) -> Table:
     """Measured differences between runs, on held-out problems."""
     rows = []
     for what, other, group in (
@@ -138,7 +138,7 @@ def changes(read: Trained, rng) -> Table:
         ("mending the original's quirks: mended minus original", "ppo-faithful", "all"),
     ):
         if other in read.stages:
-            gain = read.difference("ppo-prm", other, group, rng)
+            gain = read.difference("ppo-prm", other, group, draws)
             rows.append([what, group, in_points(gain)])
     columns = [Column("what is changed"), Column("problems")]
     columns += [Column("difference", "points", "+.1f")]

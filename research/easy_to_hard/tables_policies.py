@@ -9,6 +9,7 @@ from research.easy_to_hard.claims import Judges
 from research.easy_to_hard.policies import best
 from research.easy_to_hard.tables import GROUPS
 from research.easy_to_hard.trained import ROWS, Trained
+from research.intervals import Resamples
 from research.report import Column, Section, Table, Verdict
 from research.stages import StageResult
 
@@ -82,21 +83,23 @@ def section(
 
     judges: the evaluators, of which "prm" rewards. rules: how answers are compared.
     """
-    read, rng = Trained(stages, rules), np.random.default_rng(62)
-    blocks = [table_6_2(read, rng)]
+    read, draws = Trained(stages, rules), Resamples(62)
+    blocks = [table_6_2(read, draws)]
     if any(len(rounds) > 1 for runs in stages.values() for rounds in runs):
         blocks.append(rounds_table(read))
     if "ppo-prm" in stages:
-        blocks += tables_hacking.blocks(read, rng)
-    return Section("Further training (Table 6.2)", blocks), verdicts(read, judges, rng)
+        blocks += tables_hacking.blocks(read, draws)
+    return Section("Further training (Table 6.2)", blocks), verdicts(
+        read, judges, draws
+    )
 
 
-def table_6_2(read: Trained, rng) -> Table:
+def table_6_2(read: Trained, draws) -> Table:
     """Greedy accuracy, ours, then the thesis's two blocks."""
     rows = []
     for name, what in ROWS.items():
         if name in read.values:
-            cells = [read.estimate(name, group, rng) for group in GROUPS]
+            cells = [read.estimate(name, group, draws) for group in GROUPS]
             rows.append(["here", *what, *cells])
         elif name in NOT_OURS:
             rows.append(["here", *what, *(None for _ in GROUPS)])
@@ -176,12 +179,12 @@ def said(name: str) -> str:
     return f"{method} ({', '.join(filter(None, parts))})"
 
 
-def verdicts(read: Trained, judges: Judges, rng) -> list[Verdict]:
+def verdicts(read: Trained, judges: Judges, draws) -> list[Verdict]:
     """Claim 6, each part with its evidence."""
     out = []
     for claim, a, b, group in CLAIMS:
         if a in read.values and b in read.values:
-            gain = read.difference(a, b, group, rng)
+            gain = read.difference(a, b, group, draws)
             what = f"{said(a)} minus {said(b)}, {group} problems"
             about = ("prm",) if "yes" in (ROWS[a][3], ROWS[b][3]) else ()
             out.append(judges.compare(claim, gain, what, about))

@@ -12,7 +12,7 @@ from research.easy_to_hard.reranked import BEST, Reranked, name_of, ways_of
 from research.easy_to_hard.selection import AGGREGATIONS
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tables import GROUPS
-from research.intervals import bootstrap
+from research.intervals import Resamples, bootstrap
 from research.report import Column, Figure, Section, Table
 from research.stages import StageResult
 
@@ -56,16 +56,16 @@ def section(
     named = {tuple(name.split()): stage for name, stage in scores.items()}
     split = {(g, k, int(s)): stage for (g, k, s), stage in named.items()}
     read = Reranked(answers, split, seeds, sampled, voting, joined)
-    rng = np.random.default_rng(64)
+    draws = Resamples(64)
     blocks = [
         quality(evaluators, judges, seeds),
-        table(read, rng, miniature),
-        *figures(read, rng),
+        table(read, draws, miniature),
+        *figures(read, draws),
         spreads(read, sampled),
-        aggregations(read, rng),
+        aggregations(read, draws),
     ]
     title = "Re-ranking (figures 6.4 and 6.5)"
-    return Section(title, blocks), verdicts(read, judges, rng)
+    return Section(title, blocks), verdicts(read, judges, draws)
 
 
 def quality(evaluators, judges: Judges, seeds) -> Table:
@@ -111,12 +111,12 @@ def sizes(read: Reranked) -> dict[str, str]:
     return {"easy": "easy-to-hard"}
 
 
-def table(read: Reranked, rng, miniature: bool) -> Table:
+def table(read: Reranked, draws, miniature: bool) -> Table:
     """Every way with the whole pool, ours and the thesis's."""
     names, ways = sizes(read), ways_of(read)
     rows = [
         [names[way[0]], name_of(way), "here"]
-        + [read.estimate(way, group, rng) for group in GROUPS]
+        + [read.estimate(way, group, draws) for group in GROUPS]
         for way in ways
     ]
     # One that was published may be of either of the thesis's sizes.
@@ -140,7 +140,7 @@ def table(read: Reranked, rng, miniature: bool) -> Table:
     )
 
 
-def figures(read: Reranked, rng) -> list[Figure]:
+def figures(read: Reranked, draws) -> list[Figure]:
     """Accuracy against the number of answers, on hard and on all problems."""
     out = []
     for generator in dict.fromkeys(way[0] for way in read.curves):
@@ -149,7 +149,7 @@ def figures(read: Reranked, rng) -> list[Figure]:
         for group in ("hard", "all"):
             series = {}
             for way in ways:
-                estimates = [read.estimate(way, group, rng, n) for n in read.counts]
+                estimates = [read.estimate(way, group, draws, n) for n in read.counts]
                 series[name_of(way)] = [(e.value, e.low, e.high) for e in estimates]
             figure = plots.lines(
                 read.counts,
@@ -192,13 +192,13 @@ def spreads(read: Reranked, sampled: Sampled) -> Table:
     )
 
 
-def aggregations(read: Reranked, rng) -> Table:
+def aggregations(read: Reranked, draws) -> Table:
     """Every aggregation of step scores, whole pool, all problems, small generator."""
     kinds = [kind for kind in read.kinds if kind != "orm"]  # it has one score
     rows = []
     for name in AGGREGATIONS:
         cells = [
-            bootstrap(read.found["easy", kind, method, name], rng)
+            bootstrap(read.found["easy", kind, method, name], draws)
             for kind in kinds
             for method in ("weighted", "best")
         ]

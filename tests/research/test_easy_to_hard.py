@@ -6,22 +6,31 @@ import numpy as np
 import pytest
 
 from research.easy_to_hard.tasks import read_problems
-from research.intervals import bootstrap, bootstrap_of, verdict
+from research.intervals import Resamples, bootstrap, bootstrap_of, verdict
 from research.report import Interval
 
 
 def test_bootstrap_of_the_mean_is_the_bootstrap():
     """Equality: the identity as statistic gives the interval of the mean."""
     values = np.random.default_rng(3).random((2, 30))
-    a = bootstrap(values, np.random.default_rng(5))
-    b = bootstrap_of(lambda mean: mean, [values], np.random.default_rng(5))
+    a = bootstrap(values, Resamples(5))
+    b = bootstrap_of(lambda mean: mean, [values], Resamples(5))
     assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high))
+
+
+def test_intervals_that_share_their_resamples_add_up():
+    """Equality: shifted values have the interval shifted, however many came before."""
+    draws, values = Resamples(1), np.random.default_rng(4).random((3, 40))
+    first = bootstrap(values, draws)
+    bootstrap(values[:, :17], draws)
+    second = bootstrap(values + 2.0, draws)
+    shifted = (first.value + 2, first.low + 2, first.high + 2)
+    assert (second.value, second.low, second.high) == pytest.approx(shifted)
 
 
 def test_bootstrap_of_a_ratio_to_nothing_is_none():
     values, zeros = np.ones((1, 5)), np.zeros((1, 5))
-    rng = np.random.default_rng(0)
-    assert bootstrap_of(lambda a, b: a / b, [values, zeros], rng) is None
+    assert bootstrap_of(lambda a, b: a / b, [values, zeros], Resamples(0)) is None
 
 
 def test_bootstrap_interval_has_its_coverage():
@@ -29,13 +38,13 @@ def test_bootstrap_interval_has_its_coverage():
     hits = 0
     for i in range(60):
         rng = np.random.default_rng(i)
-        interval = bootstrap(rng.normal(0.3, 1.0, (1, 80)), rng)
+        interval = bootstrap(rng.normal(0.3, 1.0, (1, 80)), Resamples(i))
         hits += interval.low <= 0.3 <= interval.high
     assert 50 <= hits  # P(fewer | 95%) < 1e-3, and 60 intervals of 70% would fail
 
 
 def test_bootstrap_of_a_constant_is_a_point():
-    interval = bootstrap(np.full((3, 5), 0.25), np.random.default_rng(0))
+    interval = bootstrap(np.full((3, 5), 0.25), Resamples(0))
     assert interval == Interval(0.25, 0.25, 0.25)
 
 

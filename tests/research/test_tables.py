@@ -1,11 +1,11 @@
 """Claim 1: the side of every difference, and what is said of a trivial win."""
 
-import numpy as np
 import pytest
 from helpers import chapter_stages as made
 
 from research.easy_to_hard import tables
 from research.easy_to_hard.answers import read_answers
+from research.intervals import Resamples
 from research.report import Interval, Verdict
 
 ROWS = ("full", "easy", "icl-full", "icl-hard", "icl-easy")
@@ -30,8 +30,8 @@ def verdicts(root, shares, miniature=True):
         stage = made.answers(root / name, greedy, majority)
         read[f"{name}-0"] = read_answers(stage)
     scores = tables.Scores(read, (0,), made.SAMPLED)
-    rng = np.random.default_rng(0)
-    found = tables.verdicts(scores, made.SAMPLED, rng, miniature)
+    draws = Resamples(0)
+    found = tables.verdicts(scores, made.SAMPLED, draws, miniature)
     found = [v for v in found if isinstance(v, Verdict)]
     assert all(v.claim.endswith(c) for v, c in zip(found, CLAIMS.values(), strict=True))
     return dict(zip(CLAIMS, found, strict=True))

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 from helpers import chapter_stages as made
 
 from research.easy_to_hard import tables_hacking, tables_policies
 from research.easy_to_hard.claims import Judges
 from research.easy_to_hard.trained import Trained
+from research.intervals import Resamples
 from research.report import Figure, Interval, Table
 from train.ppo_config import Quirks
 
@@ -42,7 +42,7 @@ def trained(root, **shares):
 def verdicts(stages, judges=STRONG):
     """{claim: verdict}"""
     read = Trained(stages, "exact")
-    found = tables_policies.verdicts(read, judges, np.random.default_rng(0))
+    found = tables_policies.verdicts(read, judges, Resamples(0))
     for v, (piece, _) in zip(found, CLAIMS.values(), strict=True):
         assert piece in v.claim
     return dict(zip(CLAIMS, found, strict=True))
@@ -117,7 +117,7 @@ def test_table_6_2_has_the_thesis_s_rows_and_names_every_quirk(tmp_path):
     (tmp_path / "faithful").mkdir()
     stages["ppo-faithful"] = [[made.policy(tmp_path / "faithful")]]
     read = Trained(stages, "exact")
-    table = tables_policies.table_6_2(read, np.random.default_rng(0))
+    table = tables_policies.table_6_2(read, Resamples(0))
     rows = {tuple(row[:5]): row[5:] for row in table.rows}
     dpo = ("iterative DPO", "all", "easy", "yes")
     assert rows["here", *dpo] == [None] * 3
@@ -181,7 +181,7 @@ def runs_of(root, prm=0.5, free=0.5, faithful=0.5, start=None, parts=True):
 def test_moments_are_means_over_seeds_at_evaluations(tmp_path):
     """Closed form: the first, the kept and the last evaluation of two seeds."""
     read = Trained(runs_of(tmp_path), "exact")
-    blocks = tables_hacking.blocks(read, np.random.default_rng(0))
+    blocks = tables_hacking.blocks(read, Resamples(0))
     assert [type(b) for b in blocks] == [Figure] * 3 + [Table] * 2
     assert "process reward" in blocks[0].caption
     table = blocks[3]
@@ -196,7 +196,7 @@ def test_moments_are_means_over_seeds_at_evaluations(tmp_path):
 def test_the_start_may_be_best_and_has_no_reward(tmp_path):
     """Closed form: iteration 0 of one seed, 16 of the other; rewards are of one."""
     read = Trained(runs_of(tmp_path, start=0.5), "exact")
-    blocks = tables_hacking.blocks(read, np.random.default_rng(0))
+    blocks = tables_hacking.blocks(read, Resamples(0))
     rows = {tuple(row[:2]): row[2:] for row in blocks[3].rows}
     assert rows["KL penalty", "first"][0] == 8
     assert rows["KL penalty", "best"] == pytest.approx([8, 0.4, 1.0, 0.7, 0.4])
@@ -205,7 +205,7 @@ def test_the_start_may_be_best_and_has_no_reward(tmp_path):
 def test_an_older_curve_shows_the_total_and_says_what_it_contains(tmp_path):
     """Without the process model's part the total reward is drawn, under its name."""
     read = Trained(runs_of(tmp_path, parts=False), "exact")
-    blocks = tables_hacking.blocks(read, np.random.default_rng(0))
+    blocks = tables_hacking.blocks(read, Resamples(0))
     assert "process with" not in blocks[0].caption
     assert ": reward of a response" in blocks[0].caption
     assert "true final answers" in blocks[3].note
@@ -223,7 +223,7 @@ def test_a_curve_without_hard_answers_has_none(tmp_path):
                 {k: v for k, v in row.items() if v is not None} for row in rows
             ])  # fmt: skip
     read = Trained(stages, "exact")
-    blocks = tables_hacking.blocks(read, np.random.default_rng(0))
+    blocks = tables_hacking.blocks(read, Resamples(0))
     assert "easy development problems" in blocks[1].caption
     rows = {tuple(row[:2]): row[2:] for row in blocks[3].rows}
     assert rows["KL penalty", "last"][3:] == [pytest.approx(0.7), None]
@@ -244,7 +244,7 @@ def test_a_curve_without_hard_answers_has_none(tmp_path):
 def test_changes_are_with_minus_without(tmp_path, shares, penalty, mended):
     """Closed form: signs of two differences in points; neither is a verdict."""
     read = Trained(runs_of(tmp_path, **shares), "exact")
-    table = tables_hacking.changes(read, np.random.default_rng(0))
+    table = tables_hacking.changes(read, Resamples(0))
     (_, hard, first), (_, whole, second) = table.rows
     assert (hard, whole) == ("hard", "all")
     for interval, sign in ((first, penalty), (second, mended)):

@@ -9,6 +9,7 @@ from research.easy_to_hard import claims, claims_reranking, tables_reranking
 from research.easy_to_hard.answers import read_answers
 from research.easy_to_hard.claims import Judges
 from research.easy_to_hard.reranked import Reranked
+from research.intervals import Resamples
 from research.report import Interval, Verdict
 
 
@@ -61,7 +62,7 @@ def reranked(root, kinds=KINDS, majority=0.5, greedy=0.5, joined=False, **ways):
 
 def verdicts(read, judges=STRONG):
     """{claim: verdict}"""
-    found = claims_reranking.verdicts(read, judges, np.random.default_rng(0))
+    found = claims_reranking.verdicts(read, judges, Resamples(0))
     found = [v for v in found if isinstance(v, Verdict)]
     assert all(c in v.claim for v, c in zip(found, CLAIMS.values(), strict=True))
     return dict(zip(CLAIMS, found, strict=True))
@@ -123,8 +124,8 @@ def test_gains_by_hand(tmp_path):
     20 points less 10, and 1.25 times over 1.4 times.
     """
     read = reranked(tmp_path, majority=(0.5, 0.4), easy_oprm=((0.7, 0.5), 0.5))
-    rng = np.random.default_rng(0)
-    in_points, relative = claims_reranking.gains(read, "oprm", rng)
+    draws = Resamples(0)
+    in_points, relative = claims_reranking.gains(read, "oprm", draws)
     assert in_points.value == pytest.approx(0.2 - 0.1)
     assert relative.value == pytest.approx(1.25 / 1.4 - 1)
     for gain in (in_points, relative):
