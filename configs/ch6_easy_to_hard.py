@@ -155,7 +155,7 @@ def mini(c):
     c.evaluators.drawn.samples = 8
     # Of what was tried at this compute, each kind has what was best on development
     # problems: outcomes, many tokens with one label, want larger batches.
-    c.evaluators.process = c.evaluators.training.copy_and_resolve_references()
+    c.evaluators.prm_training = c.evaluators.training.copy_and_resolve_references()
     c.evaluators.training.update(steps=600, batch_size=32, optimizer=adamw(1e-3, 0.01))
     c.large = dict(
         d_model=128,
@@ -284,7 +284,7 @@ def paper_math(c, lr, accum):
         accum=accum,
         drawn=drawn(samples=32, temperature=0.7, top_k=20),
         training=judged(1024, lr),
-        process=judged(768, lr),
+        prm_training=judged(768, lr),
     )
     return c
 
@@ -347,6 +347,8 @@ def further(c, temperature, rest_temperature, lr, minibatch, kl):
         ),
         ppo=dict(
             drawn=drawn(samples=1, temperature=temperature, top_k=50),
+            faithful_read=3,
+            faithful_spread=2,
             ppo=dict(
                 iterations=500,
                 prompts=512,

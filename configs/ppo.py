@@ -133,7 +133,7 @@ def prm800k(c):
     c.export_dtype = "bfloat16"
     c.sampling.update(temperature=0.7, top_k=50, slots=512)
     c.ppo.update(iterations=500, prompts=512, max_new_tokens=768, minibatch=64)
-    c.ppo.whiten_rewards = True
+    c.ppo.update(whiten_rewards=True, fit_critic=512)
     c.optimizer.frozen = ("*embed/*", "*norm*", "lm_head/*")
     c.value_frozen = ("*embed/*", "*norm*")
     c.loop.keep_best = True
@@ -153,5 +153,6 @@ def metamath(c):
 def faithful(c):
     c = prm800k(c)
     c.ppo.quirks.update({name: True for name in c.ppo.quirks})
+    c.ppo.fit_critic = 0  # its critic starts with the reward model's head
     c.rewards.update(read=3, spread=2)
     return c

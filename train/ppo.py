@@ -59,7 +59,13 @@ from train.ppo_terms import (
 )
 from train.prompts import PromptOrder, Prompts
 from train.rewards import Rewards
-from train.state import TrainState, abstract_state, init_state, state_shardings
+from train.state import (
+    TrainState,
+    abstract_state,
+    all_finite,
+    init_state,
+    state_shardings,
+)
 from train.step import make_train_step, placer
 
 
@@ -274,7 +280,7 @@ def ppo(
     """
     check_rows("minibatch", cfg.minibatch, cfg.accum, mesh)
     sampler.check_prompts(model, prompts, (), [cfg.max_new_tokens] * len(prompts))
-    if cfg.fit_critic and value is not None:
+    if cfg.fit_critic and value is not None and not _begun(workdir):
         value = with_fitted_head(
             model, params, prompts, reward_fn, cfg, sampling, value, placer(mesh),
             **options,
@@ -316,6 +322,17 @@ def ppo(
     )
 
 
+def _begun(workdir: Path | str | None) -> bool:
+    """Whether there is a checkpoint to go on from: the critic is in it."""
+    folder = None if workdir is None else Path(workdir) / "checkpoints"
+    if folder is None or not folder.is_dir():
+        return False
+    from train.checkpoint import Checkpoints
+
+    with Checkpoints(folder) as store:
+        return store.latest() is not None
+
+
 def with_fitted_head(
     model: DecoderConfig,
     params,
@@ -327,7 +344,10 @@ def with_fitted_head(
     place: Callable[[Any], Any] = jax.device_put,
     **options,
 ) -> tuple[DecoderConfig, Any]:
-    """The critic with a head for the returns of `cfg.fit_critic` first responses."""
+    """The critic with a head for the returns of `cfg.fit_critic` first responses.
+
+    Raises ConfigError where they tell nothing: no tokens, or numbers that are none.
+    """
     ids = PromptOrder(prompts, cfg.fit_critic, cfg.seed)[0].ids
     rollout = sampler.generate(
         model,
@@ -342,9 +362,14 @@ def with_fitted_head(
     rewards = reward_fn(rollout, ids)
     rows = place(experience(rollout, rewards, np.zeros(len(ids)), width))
     architecture, critic = value
-    chunks = cfg.fit_critic // (cfg.minibatch // cfg.accum)
-    head = fit_head(cfg, architecture, critic, rows, chunks)
-    return architecture, {**critic, "head": head}
+    chunks = cfg.fit_critic // cfg.fit_rows
+    fitted = fit_head(cfg, architecture, critic, rows, chunks)
+    if not all_finite(fitted):
+        raise ConfigError(
+            f"ppo.fit_critic: the returns of {cfg.fit_critic} responses give no head; "
+            "expected responses with tokens that count, and finite rewards"
+        )
+    return architecture, {**critic, "head": fitted.head}
 
 
 def start(

@@ -74,10 +74,10 @@ class PPOConfig:
                 f"an iteration and a multiple of accum {self.accum}, got "
                 f"{self.minibatch}"
             )
-        if self.fit_critic % (rows := self.minibatch // self.accum):
+        if self.fit_critic % self.fit_rows:
             raise ValueError(
-                f"fit_critic: expected a multiple of the {rows} responses of a "
-                f"micro-batch, got {self.fit_critic}"
+                f"fit_critic: expected a multiple of {self.fit_rows}, twice the "
+                f"responses of a micro-batch, got {self.fit_critic}"
             )
         if self.fit_critic and not ESTIMATORS[self.estimator].critic:
             raise ValueError(
@@ -92,6 +92,11 @@ class PPOConfig:
     @property
     def responses(self) -> int:
         return self.prompts * self.samples
+
+    @property
+    def fit_rows(self) -> int:
+        """Responses of `fit_critic` at once: two halves, each a micro-batch."""
+        return 2 * (self.minibatch // self.accum)
 
     @property
     def updates(self) -> int:

@@ -217,8 +217,8 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
     for name, (start, kind) in starts.items():
         size = "large" if start == "large" else "small"
         training = settings.training
-        if kind == "prm" and settings.process is not None:
-            training = settings.process
+        if kind == "prm" and settings.prm_training is not None:
+            training = settings.prm_training
         judge = judges[f"{name} {seed}"] = plan.stage(
             f"{name}-{seed}" if name != "large" else f"oprm-large-{seed}",
             evaluators.train_evaluator,

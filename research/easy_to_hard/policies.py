@@ -336,8 +336,9 @@ def ppo_run(
     if process:
         score = partial(reward_model.score_places, judge.cfg, judge.params, batch=256)
         places = partial(step_places, tokenizer, until=ANSWER)
-        # The original reads a step at its last word and the two newlines behind it.
-        tokens = {"read": 3, "spread": 2} if faithful else {}
+        tokens = {}
+        if faithful:
+            tokens = {"read": runs.faithful_read, "spread": runs.faithful_spread}
         terms.append(
             rewards.Term(
                 rewards.process(

@@ -126,7 +126,7 @@ class Evaluators:
 
     They start from that generator, or from the `base` that it started from. With
     `epochs`, they are trained for so many passes over their rows, instead of
-    `training.steps`; `process` is the prm's training, if it has its own;
+    `training.steps`; `prm_training` is the prm's, if it has its own;
     updates are made in `accum` micro-batches. `voting` is how the scores of steps
     become the weight of a vote.
     """
@@ -136,7 +136,7 @@ class Evaluators:
     kinds: tuple[str, ...] = ("orm", "prm", "oprm")
     start: Literal["generator", "base"] = "generator"
     epochs: float | None = positive(None)
-    process: EvaluatorTraining | None = None
+    prm_training: EvaluatorTraining | None = None
     accum: int = positive(1)
     voting: str = choice(AGGREGATIONS, "product")
 
@@ -146,6 +146,8 @@ class Evaluators:
             raise ValueError(
                 f"kinds: expected some of {', '.join(sorted(known))}, got {self.kinds}"
             )
+        if self.prm_training is not None and "prm" not in self.kinds:
+            raise ValueError("prm_training: expected None, as kinds has no prm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +183,11 @@ class PPORuns:
     critic starts as the evaluator that `critic` names: an outcome model knows what is
     left to hope for at every token, a process model what the last step was worth. (The
     faithful run's is the process model.)
+
+    The original reads a step's logit as the lowest of its last word's and of the two
+    newlines' behind it, and rewards the newlines: `faithful_read` 3, `faithful_spread`
+    2. Where a process model learns at the ends of steps only, the other logits mean
+    nothing: 1 and 1.
     """
 
     ppo: PPOConfig = PPOConfig()
@@ -192,6 +199,8 @@ class PPORuns:
     upper: float = fraction(0.5)
     bonus: float = at_least(0.0, 0.25)
     critic: Literal["orm", "prm", "oprm"] = "prm"
+    faithful_read: int = positive(1)
+    faithful_spread: int = positive(1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,9 @@ TINY_PPO = (
     "sampling.slots=4 loop.eval_every=1 loop.checkpoint_every=1 loop.tensorboard=False "
     "loop.keep_best=False"  # else the start may be the best, and nothing has moved
 )
-PPO = dict.fromkeys(("default", "mini", "prm800k", "metamath", "faithful"), TINY_PPO)
+PPO = dict.fromkeys(("default", "mini", "faithful"), TINY_PPO) | dict.fromkeys(
+    ("prm800k", "metamath"), f"{TINY_PPO} ppo.fit_critic=8"
+)
 # variant -> (shapes of rows, overrides); frozen: nothing or what the config says
 REWARD = {
     "default": (
@@ -97,10 +99,10 @@ DEMO = (
     "miniature.world.modulus=7 miniature.world.rare_share=(0.2,0.2,0.2,0.2,0.2)"
 )
 CHAPTER = (
-    "evaluators.process.steps=4 evaluators.process.eval_every=2 "
+    "evaluators.prm_training.steps=4 evaluators.prm_training.eval_every=2 "
     "large.d_model=16 large.n_layers=1 large.n_heads=2 large.n_kv_heads=2 "
     "large.d_ff=16 policies.ppo.ppo.iterations=2 policies.ppo.ppo.prompts=8 "
-    "policies.ppo.ppo.minibatch=4 policies.ppo.ppo.fit_critic=8 "
+    "policies.ppo.ppo.minibatch=4 policies.ppo.ppo.fit_critic=16 "
     "policies.ppo.eval_every=1 "
     "policies.ppo.drawn.slots=16 policies.ppo.drawn.max_new_tokens=24 "
     "policies.rest.drawn.samples=2 policies.rest.drawn.max_new_tokens=24 "

@@ -169,7 +169,7 @@ _MATH = " ".join([
     *(
         f"evaluators.{kind}.length=32 evaluators.{kind}.batch_size=8 "
         f"evaluators.{kind}.eval_every=2 evaluators.{kind}.held_out=0.2"
-        for kind in ("training", "process")
+        for kind in ("training", "prm_training")
     ),
 ])  # fmt: skip
 _FURTHER = " ".join([
@@ -193,7 +193,7 @@ _PLAIN = "dtype=float32 train_dtype=float32 remat=none"
 # With the numbers of `paper`, what it compiled serves again.
 _AGAIN = (
     "sft.optimizer.lr=2e-5 evaluators.training.optimizer.lr=2e-5 "
-    "evaluators.process.optimizer.lr=2e-5"
+    "evaluators.prm_training.optimizer.lr=2e-5"
 )
 _AGAIN_FURTHER = (
     "policies.rest.drawn.temperature=1.0 policies.ppo.drawn.temperature=0.7 "
