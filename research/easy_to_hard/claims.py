@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from research.easy_to_hard.tables import points
-from research.intervals import verdict
+from research.intervals import UNTESTED, verdict
 from research.report import Interval, Verdict
 from research.stages import StageResult
 
 KINDS = {"orm": "ORM", "prm": "PRM", "oprm": "OPRM", "large": "OPRM, large"}
-UNTESTED = "not tested here"
 LEAST_AUC = 0.9  # in the miniature; below, an evaluator's claims are not tested
 
 
@@ -17,7 +16,9 @@ LEAST_AUC = 0.9  # in the miniature; below, an evaluator's claims are not tested
 class Judges:
     """Evaluators by kind, and their AUC on easy problems held out from them.
 
-    auc: the lowest of the seeds, of an evaluator's own task; None: undefined.
+    auc: the lowest of the seeds, of an evaluator's own task: answers for an outcome
+      model, steps for the others (the mixed one's of answers stands in its table).
+      None: undefined.
     least: a claim about an evaluator under this is not tested. None: there is no bar,
       and verdicts name the AUC instead.
     """

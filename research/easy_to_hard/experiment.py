@@ -129,6 +129,7 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         sampled=cfg.sampled,
         miniature=cfg.miniature is not None,
         voting=cfg.evaluators.voting if cfg.evaluators else "product",
+        further=cfg.policies,
         **ground.answered,
     )
 

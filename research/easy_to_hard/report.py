@@ -12,7 +12,7 @@ from research.easy_to_hard import (
 )
 from research.easy_to_hard.answers import read_answers
 from research.easy_to_hard.rules import RULES
-from research.easy_to_hard.settings import Sampled
+from research.easy_to_hard.settings import Policies, Sampled
 from research.report import Report, Section, provenance, write
 from research.stages import RunInfo, StageResult
 
@@ -40,10 +40,12 @@ def write_report(
     run_info: RunInfo,
     rules: str = "exact",
     voting: str = "product",
+    further: Policies | None = None,
 ) -> dict:
     """Stage: the report of what was run; parts that were not are left out.
 
     rules: how answers are compared. voting: the aggregation of step scores for votes.
+    further: the settings of `policies`, where there are such.
     """
     read = {name: read_answers(stage, rules) for name, stage in answers.items()}
     generators, found, problems = tables.sections(read, seeds, sampled, miniature)
@@ -64,7 +66,7 @@ def write_report(
             )
         )
     if policies:
-        made.append(tables_policies.section(policies, judges, rules))
+        made.append(tables_policies.section(policies, judges, further, rules))
     if programs:
         judged = [stage.value for stage in program_judges]
         made.append(tables_coding.parts(programs, judged, miniature=miniature))

@@ -10,7 +10,13 @@ from research.easy_to_hard.answers import Answered
 from research.easy_to_hard.selection import curve
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY
-from research.intervals import Resamples, bootstrap, verdict
+from research.intervals import (
+    UNTESTED,
+    Resamples,
+    bootstrap,
+    unbeatable,
+    verdict,
+)
 from research.report import Column, Figure, Interval, Section, Table, Text, Verdict
 
 NAMES = {
@@ -226,11 +232,12 @@ def verdicts(scores, sampled, draws, miniature: bool) -> list:
     for name in MAIN:
         title = NAMES[name]
         gain = scores.difference((name, most), (name, "greedy"), "all", draws)
+        top = unbeatable(float(scores.values[name, "greedy"].mean()), "Greedily it")
         out.append(
             Verdict(
                 f"Majority voting beats greedy decoding: {title}.",
-                verdict(gain),
-                f"majority@{most} minus greedy, all problems: {points(gain)}.",
+                UNTESTED if top else verdict(gain),
+                f"majority@{most} minus greedy, all problems: {points(gain)}.{top}",
             )
         )
     gap = scores.difference(("full", "greedy"), ("easy", "greedy"), "hard", draws)

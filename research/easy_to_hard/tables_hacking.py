@@ -104,9 +104,8 @@ def moments(read: Trained, runs, reward: str) -> Table:
         columns,
         rows,
         "Reward against accuracy on development problems as PPO goes on",
-        "Means over seeds. The best is the kept one, by easy problems; it may be the "
-        "generator before PPO, which has no reward yet. The first is the first that "
-        "has one. "
+        "Means over seeds. The best is the kept one, by easy problems, on which all "
+        "are near their ceiling: which one is kept is partly chance. "
         + (
             "The process reward is the process model's part, without the final answer."
             if reward == "process"
@@ -120,8 +119,7 @@ def _row_at(moment: str, rows: list[dict], best: int) -> dict:
     """A seed's row at a moment; {} where there is none."""
     if moment == "best":
         return next((row for row in rows if row["step"] == best), {})
-    trained = [row for row in rows if row["step"]] or [{}]
-    return trained[0] if moment == "first" else trained[-1]
+    return rows[0 if moment == "first" else -1] if rows else {}
 
 
 def _mean(values) -> float | None:

@@ -1,15 +1,18 @@
 """Further training in the report: Table 6.2, its rounds, and claim 6."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data.records import read_records
 from research.easy_to_hard import tables_hacking
 from research.easy_to_hard.claims import Judges
 from research.easy_to_hard.policies import best
-from research.easy_to_hard.tables import GROUPS
+from research.easy_to_hard.settings import Policies
+from research.easy_to_hard.tables import GROUPS, in_group
 from research.easy_to_hard.trained import ROWS, Trained
-from research.intervals import Resamples
+from research.intervals import UNTESTED, Resamples, unbeatable
 from research.report import Column, Section, Table, Verdict
 from research.stages import StageResult
 
@@ -77,6 +80,7 @@ CLAIMS = (
 def section(
     stages: Mapping[str, Sequence[Sequence[StageResult]]],
     judges: Judges,
+    settings: Policies,
     rules: str = "exact",
 ) -> tuple[Section, list[Verdict]]:
     """The section of further training, and the verdicts for the top of the report.
@@ -84,7 +88,7 @@ def section(
     judges: the evaluators, of which "prm" rewards. rules: how answers are compared.
     """
     read, draws = Trained(stages, rules), Resamples(62)
-    blocks = [table_6_2(read, draws)]
+    blocks = [table_6_2(read, draws), costs(read, settings)]
     if any(len(rounds) > 1 for runs in stages.values() for rounds in runs):
         blocks.append(rounds_table(read))
     if "ppo-prm" in stages:
@@ -138,6 +142,46 @@ def note(read: Trained) -> str:
     return " ".join(parts)
 
 
+def costs(read: Trained, settings: Policies) -> Table:
+    """What each method drew and how often it was updated, means over seeds."""
+    rows = []
+    for name, runs in read.stages.items():
+        if name in ("full", "sft"):
+            continue
+        if name.startswith("ppo"):
+            cfg = settings.ppo.ppo
+            fitted = 0 if name == "ppo-faithful" else cfg.fit_critic
+            drawn = cfg.iterations * cfg.responses + fitted
+            updates = cfg.iterations * cfg.updates
+        else:
+            drawn = np.mean([sum(map(_drawn, rounds)) for rounds in runs])
+            updates = np.mean(
+                [sum(r.value["steps"] for r in rounds) for rounds in runs]
+            )
+        rows.append([said(name), float(drawn), float(updates)])
+    ppo = settings.ppo.ppo
+    return Table(
+        [Column("method"), Column("responses drawn", format=",.0f"),
+         Column("updates", format=",.0f")],
+        rows,
+        "What the methods cost",
+        "All rounds together. The methods are not compared at equal cost. "
+        + (
+            "PPO makes one update in an iteration, at a ratio of 1, so that its "
+            "clipping does not act. " * (ppo.updates == 1)
+        )
+        + "Sampling, learning rates and sizes were chosen on development problems of "
+        "all levels, in a few tries each; only checkpoints are chosen without hard "
+        "answers.",
+    )  # fmt: skip
+
+
+def _drawn(stage: StageResult) -> int:
+    """Responses that a round of ReST-EM or DPO drew."""
+    path = stage.folder / "samples.jsonl"
+    return sum(len(record.row["texts"]) for record in read_records(path))
+
+
 def rounds_table(read: Trained) -> Table:
     """Development accuracy of each round, and which one was taken."""
     rows = []
@@ -187,5 +231,12 @@ def verdicts(read: Trained, judges: Judges, draws) -> list[Verdict]:
             gain = read.difference(a, b, group, draws)
             what = f"{said(a)} minus {said(b)}, {group} problems"
             about = ("prm",) if "yes" in (ROWS[a][3], ROWS[b][3]) else ()
-            out.append(judges.compare(claim, gain, what, about))
+            found = judges.compare(claim, gain, what, about)
+            kept = in_group(read.levels, group)
+            top = unbeatable(float(read.values[b][:, kept].mean()), said(b))
+            if top:
+                found = dataclasses.replace(
+                    found, status=UNTESTED, evidence=found.evidence + top
+                )
+            out.append(found)
     return out

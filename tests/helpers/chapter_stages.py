@@ -83,7 +83,9 @@ def policy(folder, right=0.5, easy=0.5, **value):
         for level, r in zip(LEVELS, rights(right), strict=True)
     ]
     write_jsonl(folder / "test.jsonl", rows)
-    return StageResult(folder, {"development": {"easy": easy, "hard": 0.2}, **value})
+    write_jsonl(folder / "samples.jsonl", [{"texts": ["text"] * 4}] * 3)
+    development = {"easy": easy, "hard": 0.2}
+    return StageResult(folder, {"development": development, "steps": 7, **value})
 
 
 def ppo(folder, curve, best, right=0.5):
@@ -93,8 +95,11 @@ def ppo(folder, curve, best, right=0.5):
     return made
 
 
-def programs(folder, gain):
-    """Results of programs; gain: what the best of 16 solves more than others do."""
+def programs(folder, gain, **auc):
+    """Results of programs; gain: what the best of 16 solves more than others do.
+
+    auc: of the outcome model on test problems, by difficulty.
+    """
     rows = []
     for i in range(40):
         hit = float(i % 10 < 10 * abs(gain))
@@ -108,4 +113,5 @@ def programs(folder, gain):
         })  # fmt: skip
     write_jsonl(folder / "results.jsonl", rows)
     found = {"auc": 0.95, "auc_within": 0.9, "mixed_problems": 3}
-    return StageResult(folder, {"ranking": {"all": found}})
+    ranks = {name: {**found, "auc": value} for name, value in auc.items()}
+    return StageResult(folder, {"ranking": {**ranks, "all": found}})

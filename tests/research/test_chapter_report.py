@@ -7,6 +7,7 @@ from helpers import chapter_stages as made
 
 from research import intervals, plots
 from research.easy_to_hard.report import write_report
+from research.easy_to_hard.settings import Policies
 from research.stages import RunInfo
 
 SEEDS = (0, 1)
@@ -63,7 +64,7 @@ def report(folder, given, miniature=True, rules="exact"):
     folder.mkdir()
     write_report(
         folder, **given, seeds=SEEDS, sampled=made.SAMPLED, miniature=miniature,
-        run_info=RunInfo(), rules=rules,
+        run_info=RunInfo(), rules=rules, further=Policies(),
     )  # fmt: skip
     return json.loads((folder / "report.json").read_text())["report"]
 

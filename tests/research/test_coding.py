@@ -224,6 +224,18 @@ def test_the_claim_is_judged_on_hard_problems_by_a_trained_model(
     assert tables[0].rows[0][4] is None  # no competition problem here
 
 
+@pytest.mark.parametrize(
+    "auc, status", [(0.95, "reproduced"), (0.8, "not tested here")]
+)
+def test_the_bar_is_on_problems_that_chose_nothing(tmp_path, auc, status):
+    """Closed form: the AUC on test problems decides, not that on development."""
+    models = [{"auc": 0.99 - (auc - 0.8), "auc_within": 0.9, "mixed_problems": 2}]
+    stage = chapter_stages.programs(tmp_path, 0.5, introductory=auc)
+    _, said = tables_coding.parts([stage], models, miniature=True)
+    assert [v.status for v in said] == [status] * 2
+    assert all(f"problems: {auc:.3f}" in v.evidence for v in said)
+
+
 def test_a_report_of_its_own_has_the_verdicts_in_its_section(tmp_path):
     """On APPS: the same verdicts before the tables, without the miniature's bar."""
     stage = chapter_stages.programs(tmp_path, 0.5)

@@ -498,7 +498,8 @@ def test_a_command_that_is_not_there(run, cloud):
     assert "workers 0 (127), 1 (127)" in said
 
 
-def test_a_broken_connection(run, cloud):
+def test_a_broken_connection(run, cloud, monkeypatch):
+    monkeypatch.setattr(slice_runs, "SILENCES", 3)
     # status, unpack; install fails
     cloud.plan(ssh=[None, None, 255])
     code, _, said = run(*NEW, "--yes", job=("x",))
@@ -506,7 +507,7 @@ def test_a_broken_connection(run, cloud):
     cloud.plan(ssh=[None, None, None, None, 255, 255, 255])  # two answers are missing
     code, out, said = run(*NEW, "--yes", job=("x",))
     assert code == 0 and "begin t1v-n-0-w-0" in out
-    cloud.plan(ssh=[None, None, None, None, *[255] * 99])
+    cloud.plan(ssh=[None, None, None, None, *[255] * 9])
     code, _, said = run(*NEW, "--yes", job=("x",))
     assert code == 5 and "cannot reach all workers" in said
 

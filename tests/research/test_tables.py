@@ -60,6 +60,14 @@ def test_each_verdict_is_the_side_of_its_difference(tmp_path, shares, settled):
     }
 
 
+def test_what_answers_everything_is_beaten_by_nothing(tmp_path):
+    """Closed form: not tested where greedy decoding is right everywhere."""
+    found = verdicts(tmp_path, {"full": (1.0, 1.0), "easy": (0.9, 0.9)})
+    assert found["votes full"].status == "not tested here"
+    assert "answers 100.0%: nothing can beat it" in found["votes full"].evidence
+    assert found["votes easy"].status == UNSURE
+
+
 def test_a_win_over_nothing_is_called_trivial(tmp_path):
     """Closed form: said while every in-context accuracy is under 2%, and only then."""
     cases = [(0.0, True, True), (0.0, False, True), (0.1, True, False)]

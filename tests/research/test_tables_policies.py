@@ -7,10 +7,11 @@ from helpers import chapter_stages as made
 
 from research.easy_to_hard import tables_hacking, tables_policies
 from research.easy_to_hard.claims import Judges
+from research.easy_to_hard.settings import Policies, PPORuns
 from research.easy_to_hard.trained import Trained
 from research.intervals import Resamples
 from research.report import Figure, Interval, Table
-from train.ppo_config import Quirks
+from train.ppo_config import PPOConfig, Quirks
 
 # A piece of each claim, in the order of the report; whether the process model rewards.
 CLAIMS = {
@@ -142,12 +143,40 @@ def test_the_thesis_table_agrees_with_itself():
                 assert abs((238 * easy + 262 * hard) / 500 - whole) < 0.11
 
 
+def test_what_answers_everything_is_beaten_by_nothing(tmp_path):
+    """Closed form: not tested where the other method is right everywhere."""
+    found = verdicts(trained(tmp_path, full=1.0, rest=0.9))
+    assert found["prm > full"].status == UNTESTED
+    assert (
+        "full SFT answers 100.0%: nothing can beat it." in found["prm > full"].evidence
+    )
+    assert found["prm > rest"].status == NO
+
+
+def test_costs_are_what_was_drawn_and_updated(tmp_path):
+    """Closed form: rounds x texts, or iterations x prompts and the critic's rollout."""
+    cfg = PPOConfig(iterations=5, prompts=8, minibatch=4, epochs=2, fit_critic=16)
+    settings = Policies(ppo=PPORuns(ppo=cfg))
+    stages = trained(tmp_path)
+    stages["rest"] = [stages["rest"][0] * 2]
+    stages["ppo-faithful"] = stages["ppo-prm"]
+    table = tables_policies.costs(Trained(stages, "exact"), settings)
+    rows = {name.partition(" (")[0]: numbers for name, *numbers in table.rows}
+    assert rows["ReST-EM"] == [24, 14] and rows["iterative DPO"] == [12, 7]
+    assert rows["PPO"] == [5 * 8 + 16, 5 * 4]
+    assert rows["PPO with the original's quirks"] == [5 * 8, 5 * 4]
+    assert "clipping does not act" not in table.note
+    one = PPORuns(ppo=dataclasses.replace(cfg, minibatch=8, epochs=1))
+    table = tables_policies.costs(Trained(stages, "exact"), Policies(ppo=one))
+    assert "clipping does not act" in table.note
+
+
 # --- reward against truth -----------------------------------------------------------
 
 
-def curve(process, easy, hard, kl, start=None):
+def curve(process, easy, hard, kl):
     """Rows of curve.jsonl at iterations 8, 16 and 24, with others between."""
-    rows = [] if start is None else [{"step": 0, "easy": start, "hard": start}]
+    rows = []
     for i, (p, e, h, k) in enumerate(zip(process, easy, hard, kl, strict=True), 1):
         rows.append({"step": 8 * i - 4, "reward": 9.0, "process": 9.0, "kl": 9.0})
         rows.append({"step": 8 * i, "reward": p + 1, "process": p, "kl": k,
@@ -155,7 +184,7 @@ def curve(process, easy, hard, kl, start=None):
     return rows
 
 
-def runs_of(root, prm=0.5, free=0.5, faithful=0.5, start=None, parts=True):
+def runs_of(root, prm=0.5, free=0.5, faithful=0.5, parts=True):
     """Two seeds of the three runs; without `parts`, no process reward was kept."""
     stages = {}
     for name, share in (
@@ -169,12 +198,11 @@ def runs_of(root, prm=0.5, free=0.5, faithful=0.5, start=None, parts=True):
             folder.mkdir(parents=True)
             rows = curve(
                 (0.1 + 0.2 * seed, 0.4, 0.6), (0.7, 0.9, 0.8), (0.3, 0.3, 0.1 + seed),
-                (0.5, 1.0, 4.0), start,
+                (0.5, 1.0, 4.0),
             )  # fmt: skip
             if not parts:
                 rows = [{k: v for k, v in r.items() if k != "process"} for r in rows]
-            best = 16 if seed == 0 or start is None else 0
-            stages[name].append([made.ppo(folder, rows, best, share)])
+            stages[name].append([made.ppo(folder, rows, 16, share)])
     return stages
 
 
@@ -191,15 +219,6 @@ def test_moments_are_means_over_seeds_at_evaluations(tmp_path):
         assert rows[run, "first"] == pytest.approx([8, 0.2, 0.5, 0.7, 0.3])
         assert rows[run, "best"] == pytest.approx([16, 0.4, 1.0, 0.9, 0.3])
         assert rows[run, "last"] == pytest.approx([24, 0.6, 4.0, 0.8, 0.6])
-
-
-def test_the_start_may_be_best_and_has_no_reward(tmp_path):
-    """Closed form: iteration 0 of one seed, 16 of the other; rewards are of one."""
-    read = Trained(runs_of(tmp_path, start=0.5), "exact")
-    blocks = tables_hacking.blocks(read, Resamples(0))
-    rows = {tuple(row[:2]): row[2:] for row in blocks[3].rows}
-    assert rows["KL penalty", "first"][0] == 8
-    assert rows["KL penalty", "best"] == pytest.approx([8, 0.4, 1.0, 0.7, 0.4])
 
 
 def test_an_older_curve_shows_the_total_and_says_what_it_contains(tmp_path):
