@@ -43,7 +43,7 @@ class Batches:
     pad_id: int
     steps_per_epoch: int
     fingerprint: str
-    process: tuple[int, int] = (0, 1)  # index, count
+    process: tuple[int, int] = (0, 1)  # index, count: which of so many equal shares
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -75,6 +75,24 @@ class Batches:
             )
         return replace(self, process=(index, count))
 
+    def for_parts(self, own: Sequence[int], all_parts: Sequence) -> "Batches":
+        """The share of a host whose devices hold the parts `own` of a batch.
+
+        A batch is equal parts of its rows, numbered in order. all_parts: those of every
+        host; hosts that hold the same ones load the same rows, others share none."""
+        shares = sorted(set(map(tuple, all_parts)))
+        parts = [part for share in shares for part in share]
+        if self.batch_size % len(parts):
+            raise DataError(
+                f"batch_size: {self.batch_size} rows do not divide "
+                f"into {len(parts)} parts"
+            )
+        whole = self
+        if parts != sorted(parts):
+            rows = np.arange(self.batch_size).reshape(len(parts), -1)
+            whole = replace(self, plan=_Dealt(self.plan, rows[parts].reshape(-1)))
+        return whole.for_process(shares.index(tuple(own)), len(shares))
+
     def iterate(self, start: int = 0, prefetch: int = 2) -> Iterator[Batch]:
         """Batches from step `start` on, the next `prefetch` made ahead by a thread.
 
@@ -84,6 +102,21 @@ class Batches:
         source = grain.MapDataset.range(start, len(self)).map(self.__getitem__)
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
         return iter(source.to_iter_dataset(options))
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """A plan whose rows are reordered such that those of a host are together."""
+
+    plan: Any
+    order: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, step: int):
+        length, numbers = self.plan[step]
+        return length, np.asarray(numbers)[self.order]
 
 
 def batches(

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 DType = Literal["float32", "bf16_compute", "bfloat16"]
 Remat = Literal["none", "full", "dots"]
@@ -41,6 +42,8 @@ class DecoderConfig:
     bfloat16 compute), 'bfloat16' (both). Softmax, norms and logits are float32 always.
     ``layer_loop``: 'scan' compiles one layer (deep models), 'unroll' compiles each
     (shallow models on CPU, where a loop body runs on fewer threads), 'auto' chooses.
+    ``mesh``: the devices that activations and caches are spread over; None where they
+    are on one.
     """
 
     vocab_size: int
@@ -64,6 +67,7 @@ class DecoderConfig:
     dtype: DType = "float32"
     remat: Remat = "none"
     layer_loop: LayerLoop = "auto"
+    mesh: Mesh | None = None
 
     def __post_init__(self):
         if self.n_heads % self.n_kv_heads:

@@ -1,17 +1,15 @@
 """The Llama family as one decoder: pure functions of (config, params, tokens).
 
-One layer is a Linen module; the stack is a loop over parameters that are stacked on
-axis 0 (`jax.lax.scan`, or unrolled), so that depth costs no compile time and the same
-parameters serve training, prefill and decoding.
+One layer is a Linen module (`models.layers`); the stack is a loop over parameters that
+are stacked on axis 0 (`jax.lax.scan`, or unrolled), so that depth costs no compile time
+and the same parameters serve training, prefill and decoding.
 
 Letters: B batch, T time, S cache, N heads, K kv heads, H head dim, D model, F ffn,
 V vocab, L layers.
 """
 
-import math
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,10 @@ import numpy as np
 from models import attention as attn
 from models import rope as rope_lib
 from models.config import DecoderConfig
-from models.matmul import matmul, save_products
+from models.kernels import project
+from models.layers import Layer, RMSNorm
+from models.matmul import save_products
+from models.sharding import ROWS, constrain
 
 # Unrolling pays on CPU for shallow stacks only: compile time grows with depth.
 UNROLL_AT_MOST = 8
@@ -62,121 +63,6 @@ class Masks(NamedTuple):
 
     full: tuple[jax.Array, ...]
     window: tuple[jax.Array, ...]
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * scale, computed in float32, returned in x's dtype."""
-
-    eps: float
-    param_dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x):
-        scale = self.param(
-            "scale", nn.initializers.ones, x.shape[-1:], self.param_dtype
-        )
-        wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(
-            jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps
-        )
-        return (wide * scale.astype(jnp.float32)).astype(x.dtype)
-
-
-class Linear(nn.Module):
-    """x [B, T, ins] @ kernel [ins, outs] + bias [outs], in the compute dtype.
-
-    ``ins`` and ``outs`` are tuples of sizes (D,), (N, H) or (F,); x and the result are
-    flat on them: [B, T, D], [B, T, N * H], [B, T, F]. The product is one plain matrix
-    product: an einsum that also asked for a transposed result made XLA's CPU backend
-    transpose the weights at every decoding step.
-    """
-
-    ins: tuple[int, ...]
-    outs: tuple[int, ...]
-    use_bias: bool
-    cfg: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x):
-        cfg = self.cfg
-        init = nn.initializers.normal(cfg.init_std)
-        kernel = self.param("kernel", init, self.ins + self.outs, cfg.param_dtype)
-        kernel = kernel.astype(cfg.compute_dtype)
-        kernel = kernel.reshape(math.prod(self.ins), math.prod(self.outs))
-        y = matmul(x, kernel, cfg.precision)
-        if self.use_bias:
-            zeros = nn.initializers.zeros
-            bias = self.param("bias", zeros, self.outs, cfg.param_dtype)
-            y = y + bias.astype(cfg.compute_dtype).reshape(-1)
-        return y
-
-
-def keep_own(keys, values):
-    """The usual `write`: attend to the tokens' own keys, and return them."""
-    return (keys, values), (keys, values)
-
-
-class Attention(nn.Module):
-    """Grouped-query attention over the tokens' own keys and the contexts.
-
-    ``write(keys, values)`` says what the own block is and what is returned beside the
-    output: the own keys themselves, or a cache that they have entered.
-    """
-
-    cfg: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x, rotation, masks, contexts, write):
-        cfg = self.cfg
-        D, N, K, H = cfg.d_model, cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
-
-        def project(name, heads):
-            y = Linear((D,), (heads, H), cfg.qkv_bias, cfg, name=name)(x)
-            return y.reshape(*x.shape[:2], heads, H).swapaxes(1, 2)
-
-        q, k, v = project("q", N), project("k", K), project("v", K)
-        if cfg.qk_norm:
-            q = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="q_norm")(q)
-            k = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="k_norm")(k)
-        q, k = rope_lib.rotate(q, rotation), rope_lib.rotate(k, rotation)
-        own, written = write(k, v)
-        blocks = tuple(
-            attn.Block(keys, values, mask)
-            for (keys, values), mask in zip((own, *contexts), masks, strict=True)
-        )
-        y = attn.attention(q, blocks, precision=cfg.precision)
-        y = y.swapaxes(1, 2).reshape(*x.shape[:2], N * H)
-        return Linear((N, H), (D,), cfg.out_bias, cfg, name="out")(y), written
-
-
-class MLP(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
-
-    cfg: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x):
-        cfg = self.cfg
-        D, F = cfg.d_model, cfg.d_ff
-        gate = Linear((D,), (F,), cfg.mlp_bias, cfg, name="gate")(x)
-        up = Linear((D,), (F,), cfg.mlp_bias, cfg, name="up")(x)
-        down = Linear((F,), (D,), cfg.mlp_bias, cfg, name="down")
-        return down(nn.silu(gate) * up)
-
-
-class Layer(nn.Module):
-    """Pre-norm residual layer."""
-
-    cfg: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x, rotation, masks, contexts, write=keep_own):
-        cfg = self.cfg
-        h = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="attn_norm")(x)
-        y, written = Attention(cfg, name="attn")(h, rotation, masks, contexts, write)
-        x = x + y
-        h = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="mlp_norm")(x)
-        return x + MLP(cfg, name="mlp")(h), written
 
 
 def init_params(cfg: DecoderConfig, key):
@@ -274,7 +160,17 @@ def _start(
     # Computed once: fused into every layer's loops, the sines and the integer divisions
     # of the masks would be computed again for each head of each layer.
     rotation, masks = jax.lax.optimization_barrier((rotation, masks))
-    return x.astype(cfg.compute_dtype), rotation, masks
+    return _by_rows(cfg, x.astype(cfg.compute_dtype)), rotation, masks
+
+
+def _by_rows(cfg, x):
+    """Activations [B, T, D] lie on the devices by rows and columns, whole on D.
+
+    Said after every layer. Left alone, XLA takes over how the embedding is split, by D:
+    every device then holds all rows, and the products of every layer are partial sums
+    of all of them, sent around (a 7B model on 64 chips: 16 times the traffic).
+    """
+    return constrain(x, cfg.mesh, ROWS, "sequence", None)
 
 
 def _slides(cfg) -> tuple[bool, ...]:
@@ -320,9 +216,10 @@ def run(
     slides = _slides(cfg)
 
     def layer(x, layer_params, slides, context):
-        return Layer(cfg).apply(
+        x, written = Layer(cfg).apply(
             {"params": layer_params}, x, rotation, _choose(masks, slides), context
         )
+        return _by_rows(cfg, x), written
 
     uniform = len(set(slides)) == 1
     unroll = isinstance(layers, tuple) or unrolls(cfg)
@@ -435,8 +332,7 @@ def logits(cfg: DecoderConfig, params, hidden):
         kernel = params["embed"]["embedding"].T
     else:
         kernel = params["lm_head"]["kernel"]
-    kernel = kernel.astype(cfg.compute_dtype)
-    return matmul(hidden, kernel, cfg.precision, jnp.float32)
+    return project(hidden, kernel, cfg.compute_dtype, cfg.precision, jnp.float32)
 
 
 def plain_inputs(lengths, width: int):

@@ -81,7 +81,7 @@ def from_pretrained(
     Args:
       dtype: the policy of `DecoderConfig.dtype`; None means 'float32'.
       mesh: where the parameters go, split by `rules`, each device reading only its
-        slice; None puts them whole on the default device.
+        slice, and the config's; None puts them whole on the default device.
       scored: the folder is a ...ForSequenceClassification with one label.
 
     Raises:
@@ -107,7 +107,7 @@ def from_pretrained(
     }
     generation = directory / "generation_config.json"
     return Pretrained(
-        cfg,
+        dataclasses.replace(cfg, mesh=mesh),
         unflatten_names(flat),
         hf_config,
         files.read_json(generation) if generation.exists() else None,

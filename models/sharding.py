@@ -4,6 +4,7 @@ Mesh axes: `data` (copies of the parameters), `fsdp` (parameters split, gathered
 used), `tensor` (heads, ffn and vocabulary split), `sequence` (activations only).
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from models.params import flatten_names
 
 MESH_AXES = ("data", "fsdp", "tensor", "sequence")
+ROWS = ("data", "fsdp")  # what rows of batches are split over
 
 
 class Rule(NamedTuple):
@@ -46,6 +48,39 @@ RULES = (
     Rule(r"layers/(attn_norm|mlp_norm|attn/q_norm|attn/k_norm)/scale", P()),
     Rule(r"final_norm/scale", P()),
     Rule(r"((scalar|reward|value)_)?head/kernel", P()),
+)
+
+
+def _quantized(rule: Rule) -> tuple[Rule, ...]:
+    """For the parts of a quantised kernel, which keep its axes, shortened.
+
+    Too short, some of the scales': those stay whole, a few hundredths of the codes.
+    """
+    axes = tuple(range(len(rule.spec)))
+    return (
+        Rule(f"{rule.pattern}/codes", rule.spec, rule.whole_if_uneven),
+        Rule(f"{rule.pattern}/(absmax|step|mean|scale)", rule.spec, axes),
+    )
+
+
+RULES += tuple(
+    part
+    for rule in RULES
+    if rule.pattern.endswith("kernel")
+    for part in _quantized(rule)
+)
+
+# Of adapters, a [L, inputs, rank] is split by inputs, b [L, rank, *outputs] by outputs,
+# as their kernels are.
+RULES += (
+    Rule(r"layers/(attn/[qkv]|mlp/(gate|up))/kernel/a", P(None, "fsdp", None)),
+    Rule(r"layers/(attn/out|mlp/down)/kernel/a", P(None, "tensor", None)),
+    Rule(r"layers/attn/q/kernel/b", P(None, None, "tensor", None)),
+    Rule(r"layers/attn/[kv]/kernel/b", P(None, None, "tensor", None), (2,)),
+    Rule(r"layers/mlp/(gate|up)/kernel/b", P(None, None, "tensor")),
+    Rule(r"layers/(attn/out|mlp/down)/kernel/b", P(None, None, "fsdp")),
+    Rule(r"lm_head/kernel/a", P("fsdp", None)),
+    Rule(r"lm_head/kernel/b", P(None, "tensor"), (1,)),
 )
 
 
@@ -96,6 +131,25 @@ def shardings_like(state, params, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
 
     leaves = [sharding(name, leaf) for name, leaf in flatten_names(state).items()]
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def constrain(x, mesh: Mesh | None, *axes):
+    """x, its axes split over these axes of the mesh (a name, several, or None).
+
+    An axis that does not divide stays whole: a batch of one row, a cache of few heads.
+    Without a mesh, x as it is.
+    """
+    if mesh is None:
+        return x
+    spec = [
+        axis if axis is None or not x.shape[i] % _ways(mesh, axis) else None
+        for i, axis in enumerate(axes)
+    ]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
+
+
+def _ways(mesh: Mesh, axis) -> int:
+    return math.prod(mesh.shape[a] for a in ((axis,) if type(axis) is str else axis))
 
 
 def _rule(name: str, rules: tuple[Rule, ...]) -> Rule | None:

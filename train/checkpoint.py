@@ -20,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from models.errors import CheckpointError
+from train.distributed import by_first
 from train.files import write_json
 
 FORMAT = "salign checkpoint 1"
@@ -48,6 +49,9 @@ class Checkpoints:
 
     Keeps the last `keep_last`, and the one whose meta["eval"][best] is lowest, or
     highest. Use as a context manager: leaving it waits for the write under way.
+
+    Of several processes all make the same calls, on a folder that they share: each
+    writes and reads its part of the arrays. What else is read, process 0 tells them.
     """
 
     def __init__(
@@ -87,12 +91,15 @@ class Checkpoints:
         return found
 
     def latest(self) -> int | None:
-        steps = self.steps()
-        return steps[-1] if steps else None
+        return by_first(lambda: max(self.steps(), default=None))
 
     def best_step(self) -> int | None:
         """The kept step whose eval metric is best, None before the first."""
-        scores = {step: self.meta(step)["eval"].get(self.best) for step in self.steps()}
+        return by_first(self._best_step)
+
+    def _best_step(self) -> int | None:
+        evals = {step: self._meta(step)["eval"] for step in self.steps()}
+        scores = {step: scores.get(self.best) for step, scores in evals.items()}
         scores = {step: score for step, score in scores.items() if score is not None}
         sign = -1 if self.highest else 1
         return min(scores, key=lambda s: (sign * scores[s], s)) if scores else None
@@ -102,6 +109,9 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict:
         """What was saved beside the arrays; CheckpointError unless it is intact."""
+        return by_first(lambda: self._meta(step))
+
+    def _meta(self, step: int) -> dict:
         path = self.path(step) / "meta" / "metadata"
         verify(self.path(step), within="meta/")
         try:
@@ -150,7 +160,7 @@ class Checkpoints:
         Raises CheckpointError naming the file or the array that is not as expected.
         """
         path = self.path(step)
-        verify(path)
+        by_first(lambda: verify(path))
         wanted, saved = by_name(like), self.meta(step)["tree"]
         check_tree(path, wanted, saved)
         try:
@@ -171,7 +181,7 @@ class Checkpoints:
         steps = self.steps()
         kept = set(steps[-self.keep_last :])
         if self.best is not None and len(steps) > self.keep_last:
-            kept.add(self.best_step())
+            kept.add(self._best_step())
         for step in steps:
             if step not in kept:
                 # Renamed first: half a checkpoint must not look like one.

@@ -4,8 +4,9 @@
         --workdir=runs/x
 
 Exit codes: 0 done; 2 bad input (`error: ...`, no traceback); 3 training diverged; 75
-stopped by a signal after saving, to be continued by the same command. Anything else is
-a bug and keeps its traceback.
+stopped by a signal after saving, to be continued by the same command; 76 another
+process of the run was lost (see `train.distributed`). Anything else is a bug and keeps
+its traceback.
 """
 
 import difflib
@@ -20,10 +21,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from train import distributed
 from train.errors import ConfigError, Diverged, Preempted
 from train.settings import nearest, one_of
 
-OK, BUG, BAD_INPUT, DIVERGED, PREEMPTED, INTERRUPTED = 0, 1, 2, 3, 75, 130
+OK, BUG, BAD_INPUT, DIVERGED, PREEMPTED, LOST, INTERRUPTED = 0, 1, 2, 3, 75, 76, 130
 
 
 def run_main(
@@ -33,16 +35,27 @@ def run_main(
     """Runs `main(config, flag_values)` on the command line and exits the process.
 
     Every entry point has `--config=FILE.py[:VARIANT]`, overrides
-    `--config.a.b=VALUE`, and `--workdir`; `define_flags(flag_values)` adds more, e.g.
+    `--config.a.b=VALUE`, `--workdir`, and those of `train.distributed`;
+    `define_flags(flag_values)` adds more, e.g.
     `flags.DEFINE_bool("dry_run", False, "...", flag_values=values)`.
     """
-    sys.exit(run(main, sys.argv, define_flags))
+    code = run(main, sys.argv, define_flags)
+    if code not in (OK, PREEMPTED):  # all processes come to these together
+        distributed.leave(code)
+    sys.exit(code)
 
 
 def run(main, argv: list[str], define_flags=lambda values: None) -> int:
     """`run_main` on an explicit command line; returns the exit code."""
     try:
         config, values = parse(argv, define_flags, doc=inspect.getmodule(main).__doc__)
+        distributed.initialize(
+            values.distributed,
+            values.coordinator,
+            values.num_processes,
+            values.process_id,
+            lost_after=values.lost_after,
+        )
         return main(config, values) or OK
     except SystemExit as e:
         return e.code or OK
@@ -55,6 +68,8 @@ def run(main, argv: list[str], define_flags=lambda values: None) -> int:
     except Exception as e:
         if getattr(e, "user_error", False):
             return _report("error", e, BAD_INPUT)
+        if distributed.is_loss(e):
+            return _report("error", distributed.loss_message(e), LOST)
         traceback.print_exc()
         return BUG
 
@@ -69,6 +84,7 @@ def parse(
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_bool("help", False, "show this help", flag_values=values)
+    distributed.define_flags(values)
     define_flags(values)
     source, rest = _take_config(argv)
     if source is None:

@@ -27,12 +27,15 @@ from data.tokenizers import Tokenizer
 from models.config import DecoderConfig
 from models.decoder import param_shapes
 from models.pretrained import check_replaceable, read_config, save_pretrained
+from train import distributed
 from train.decoder import check_rows
+from train.distributed import by_first, written_by_first
 from train.errors import ConfigError
 from train.files import write_json
 from train.locks import locked
-from train.mesh import make_mesh
+from train.mesh import make_mesh, row_parts
 from train.optim import make_optimizer
+from train.step import own_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Data(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """All that a run needs except the weights."""
+    """All that a run needs except the weights; of batches, what this process loads."""
 
     model: DecoderConfig
     tokenizer: Tokenizer
@@ -90,6 +93,7 @@ def check_run(
     check_replaceable(workdir / "hf")
     check_free(cfg, workdir)
     mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
+    row_parts(mesh)  # refuses those that processes cannot load rows for
     mesh = None if mesh.size == 1 else mesh
     sizes = operator.attrgetter(rows, accum)(cfg)
     check_rows(f"config.{rows}", *sizes, mesh)
@@ -217,6 +221,10 @@ def lay_out(
         raise ConfigError(f"config.loop.{watches}: needs held-out data to evaluate on")
     steps = run_steps(cfg, train)
     make_optimizer(cfg.optimizer, steps, shapes(model))  # checks its settings
+    if distributed.count() > 1:
+        mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
+        train = own_rows(train, mesh)
+        held_out = None if held_out is None else own_rows(held_out, mesh)
     return Prepared(model, tokenizer, train, held_out, steps, data.notes, data.skipped)
 
 
@@ -248,19 +256,21 @@ def run_steps(cfg, train: Batches) -> int:
 def running(cfg, workdir: Path, ready: Prepared | None = None):
     """Holds the folder of a run, which gets its config and lists of skipped rows.
 
-    All by process 0. Raises ConfigError where another process works there.
+    All by process 0. Raises ConfigError where another run's process works there.
     """
-    if jax.process_index() != 0:
-        yield
-        return
-    with locked(workdir / ".lock", ConfigError):
-        # A folder that holds another run keeps its files: `fit` will refuse it.
-        if not (workdir / "checkpoints").exists():
-            write_json(workdir / "config.json", dataclasses.asdict(cfg))
-            for name, rows in ready.skipped.items() if ready else ():
-                write_jsonl(workdir / name, rows)
-        if ready is not None:
-            print(*ready.notes, f"{ready.steps} steps", sep="\n", flush=True)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(locked(workdir / ".lock", ConfigError))
+            # A folder that holds another run keeps its files: `fit` will refuse it.
+            if not (workdir / "checkpoints").exists():
+                write_json(workdir / "config.json", dataclasses.asdict(cfg))
+                for name, rows in ready.skipped.items() if ready else ():
+                    write_jsonl(workdir / name, rows)
+            if ready is not None:
+                print(*ready.notes, f"{ready.steps} steps", sep="\n", flush=True)
+
+        by_first(begin)
         yield
 
 
@@ -278,10 +288,8 @@ def fit_options(cfg, workdir: Path, ready: Prepared, mesh) -> dict:
 
 
 def own_share(data: Batches | None) -> Batches | None:
-    """What this process loads of each batch."""
-    if data is None:
-        return None
-    return data.for_process(jax.process_index(), jax.process_count())
+    """What this process loads of each batch: `lay_out` has seen to it."""
+    return data
 
 
 def identity(cfg, held_out: Batches | None) -> dict:
@@ -303,15 +311,19 @@ def export(cfg, workdir: Path, ready, params, loaded) -> Path:
 
     loaded: what `from_pretrained` returned for the checkpoint it comes from.
     """
-    save_pretrained(
-        workdir / "hf",
-        ready.model,
-        params,
-        loaded.hf_config,
-        cfg.export_dtype,
-        tokenizer_files=ready.tokenizer.files.contents,
-        generation_config=loaded.generation_config,
-    )
+
+    def write(params) -> None:
+        save_pretrained(
+            workdir / "hf",
+            ready.model,
+            params,
+            loaded.hf_config,
+            cfg.export_dtype,
+            tokenizer_files=ready.tokenizer.files.contents,
+            generation_config=loaded.generation_config,
+        )
+
+    written_by_first(params, write)
     return workdir / "hf"
 
 
@@ -330,7 +342,9 @@ def needed_workdir(values: flags.FlagValues) -> Path:
 
 
 def say(when: str, result: Result) -> None:
-    """Prints the last metrics and where the model is."""
+    """Prints the last metrics and where the model is, in process 0."""
+    if jax.process_index() != 0:
+        return
     shown = {k: v for k, v in result.metrics.items() if v is not None}
     print(f"{when}:", ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
     print(f"model: {result.folder}")

@@ -3,6 +3,7 @@
 What supervised fine-tuning and the miniatures that start from random weights share.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def train_decoder(
       eval_batches: held-out batches for `eval/loss` and `eval/perplexity`.
       consume: `params` may be destroyed, which spares a copy of them.
     """
+    cfg = dataclasses.replace(cfg, mesh=mesh)
     rows, length = batches[0].tokens.shape
     check_rows("batch_size", rows * jax.process_count(), accum, mesh)
     chosen = make_optimizer(optimizer, steps, params)

@@ -94,6 +94,7 @@ def train_dpo(
     """
     check_labels(preference, pairs)
     rows = pairs.batch_size
+    cfg = dataclasses.replace(cfg, mesh=mesh)
     check_rows("batch_size", rows, accum, mesh)
     chosen = make_optimizer(optimizer, steps, params)
     flops = flops_per_token(cfg, params, pairs.plan[0][0])

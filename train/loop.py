@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from train.distributed import refuse_several
 from train.errors import ConfigError, Diverged, Preempted
 from train.metrics import MetricsLog
 from train.progress import Progress
@@ -165,6 +166,8 @@ def fit(
     }
     if cfg.watches and evaluate is None:
         raise ConfigError(f"{cfg.watches}: needs held-out data to evaluate on")
+    if not guard:
+        refuse_several("training on rollouts")
     workdir = None if workdir is None else Path(workdir)
     with contextlib.ExitStack() as stack:
         store, saved, start = None, None, 0

@@ -50,6 +50,30 @@ def make_mesh(
     )
 
 
+def row_parts(mesh: Mesh) -> tuple[tuple[int, ...], ...]:
+    """The parts of a batch that each process has on its devices, by process.
+
+    A batch is `data` x `fsdp` equal parts of its rows, in order. Processes whose
+    devices share parts, as an axis `tensor` across them makes it, have all the same.
+
+    Raises:
+      ConfigError: processes that share some of their parts, not all.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    found: dict[int, set[int]] = {}
+    for part, devices in enumerate(mesh.devices.reshape(ways, -1)):
+        for device in devices:
+            found.setdefault(device.process_index, set()).add(part)
+    parts = tuple(tuple(sorted(found[process])) for process in sorted(found))
+    if sum(map(len, set(parts))) != ways or len(set(map(len, parts))) > 1:
+        raise ConfigError(
+            f"mesh: {dict(mesh.shape)} gives processes parts of a batch that overlap, "
+            f"{parts}; expected tensor x sequence to divide the devices of a process, "
+            "or to be a multiple of them"
+        )
+    return parts
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over `data` and `fsdp`; every device sees whole rows."""
     return NamedSharding(mesh, P(("data", "fsdp")))

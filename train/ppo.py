@@ -279,6 +279,9 @@ def ppo(
       ConfigError: settings that do not fit together; PromptError: a prompt too long.
     """
     check_rows("minibatch", cfg.minibatch, cfg.accum, mesh)
+    model = dataclasses.replace(model, mesh=mesh)
+    if value is not None:
+        value = dataclasses.replace(value[0], mesh=mesh), value[1]
     sampler.check_prompts(model, prompts, (), [cfg.max_new_tokens] * len(prompts))
     if cfg.fit_critic and value is not None and not _begun(workdir):
         value = with_fitted_head(

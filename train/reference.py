@@ -12,10 +12,11 @@ import numpy as np
 from data.batch import PairBatch, PairExample
 from data.batches import Batches, eval_batches
 from models.config import DecoderConfig
+from train.distributed import by_first
 from train.files import write_atomic
 from train.losses import chunk_columns
 from train.preference import pair_log_probs
-from train.step import placer
+from train.step import own_rows, placer
 
 
 def reference_log_probs(
@@ -29,9 +30,8 @@ def reference_log_probs(
     mesh: jax.sharding.Mesh | None = None,
 ) -> np.ndarray:
     """Log-probs of chosen and rejected, float32 [N, 2], in nats, summed over tokens."""
-    share = jax.process_index(), jax.process_count()
     layout = {"batch_size": batch_size, "length": length, "pad_id": pad_id}
-    given = eval_batches(pairs, **layout).for_process(*share)
+    given = own_rows(eval_batches(pairs, **layout), mesh)
     place = placer(mesh)
 
     @jax.jit
@@ -53,13 +53,10 @@ def cached_log_probs(
     It has them if it was written under the same `key`; else it is written anew.
     """
     digest = hashlib.sha256(key.encode()).hexdigest()
-    if file is not None and file.exists():
-        try:
-            with np.load(file, allow_pickle=False) as saved:
-                if str(saved["key"]) == digest:
-                    return saved["log_probs"]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-            pass  # not a file of ours, or not whole: made anew
+    saved = _saved(file, digest) if jax.process_index() == 0 else None
+    # What one process finds there another might not, and they compute together.
+    if by_first(lambda: saved is not None):
+        return _from_first(saved, (sum(map(len, pairs.rows)), 2))
     log_probs = reference_log_probs(
         cfg,
         params,
@@ -76,9 +73,32 @@ def cached_log_probs(
     return log_probs
 
 
+def _saved(file: Path | None, digest: str) -> np.ndarray | None:
+    """The log-probs that a file holds under that key, None without."""
+    if file is None or not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            if str(saved["key"]) == digest:
+                return saved["log_probs"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        pass  # not a file of ours, or not whole: made anew
+    return None
+
+
+def _from_first(values: np.ndarray | None, shape) -> np.ndarray:
+    """The float32 values of process 0 in every process."""
+    if jax.process_count() == 1:
+        return values
+    from jax.experimental import multihost_utils
+
+    own = np.zeros(shape, np.float32) if values is None else values
+    return multihost_utils.broadcast_one_to_all(own)
+
+
 def _gather(x) -> np.ndarray:
     """Rows of all processes, in order, on the host."""
-    if jax.process_count() == 1:
+    if x.is_fully_addressable:
         return jax.device_get(x)
     from jax.experimental import multihost_utils
 

@@ -127,6 +127,7 @@ def fit_reward(
       held_out: batches to evaluate on.
       consume: `params` may be destroyed, which spares a copy of them.
     """
+    cfg = dataclasses.replace(cfg, mesh=mesh)
     first = data[0]
     pairs = isinstance(first, PairBatch)
     rows, length = (first.chosen if pairs else first).tokens.shape

@@ -13,9 +13,17 @@ def stop_requests(enabled: bool = True) -> Iterator[Callable[[int], str | None]]
     """Yields `requested(step)`: the name of the signal that asked to stop, or None.
 
     The first signal is noted; a second one kills, as if nobody listened. Signals belong
-    to the main thread: in another one nothing is caught.
+    to the main thread: in another one nothing is caught. With several processes the
+    SIGTERM of one asks all to stop after the same step, once they know of it; a second
+    one changes nothing, and SIGINT is not caught.
     """
-    if not enabled or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: None
+        return
+    if not enabled:
+        if jax.process_count() > 1:
+            # JAX caught it to no end: nothing will be saved.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         yield lambda step: None
         return
     if jax.process_count() > 1:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from data.batches import Batches
 from train.losses import Loss
-from train.mesh import batch_sharding
+from train.mesh import batch_sharding, row_parts
 from train.optim import Optimizer, in_float32, merge, split
 from train.state import TrainState, state_shardings
 
@@ -64,11 +65,19 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
+def own_rows(data: Batches, mesh: Mesh | None) -> Batches:
+    """What this process loads of each batch: the rows that its devices hold."""
+    if mesh is None or jax.process_count() == 1:
+        return data
+    parts = row_parts(mesh)
+    return data.for_parts(parts[jax.process_index()], parts)
+
+
 def placer(mesh: Mesh | None):
     """`place(batch)`: host arrays to the devices of a mesh, rows split over it.
 
-    With several processes a batch is this process's share of the rows. None: whole
-    batches on the default device.
+    With several processes a batch is this process's share of the rows, see `own_rows`.
+    None: whole batches on the default device.
     """
     if mesh is None:
         return jax.device_put

@@ -1,0 +1,266 @@
+"""A plan's figures are those of closed forms; what does not fit says by how much."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers.plan import made_plan, model_file, step_flops
+from jax.sharding import AbstractMesh, AxisType, SingleDeviceSharding
+
+from data.batch import TokenBatch
+from models import decoder
+from models.sharding import MESH_AXES
+from train import aot, plan_models, plan_print
+from train.aot import Overflow, compile_for, overflow, program_bytes, slice_devices
+from train.chips import GIB, parse_slice
+from train.cli import load_config, run
+from train.errors import ConfigError
+from train.hlo_costs import costs
+from train.losses import token_nll
+from train.optim import OptimizerConfig, make_optimizer
+from train.plan import Asked, define_flags, main, plan, read_config
+from train.plan_runs import abstract_params, abstract_state
+from train.plan_search import changed, search
+from train.plan_terms import shard_bytes
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: pip install -r requirements-tpu.txt",
+)
+
+
+def sft_config(**changes):
+    cfg = read_config(load_config(f"{CONFIGS / 'sft.py'}:mini"))
+    return dataclasses.replace(cfg, **changes)
+
+
+def command(capsys, *arguments) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of `python -m train.plan ...`, in this process."""
+    code = run(main, ["plan", *arguments], define_flags)
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_flops_of_a_step_are_those_of_the_closed_form(tmp_path, remat):
+    """Within 5%, what remat computes twice counted twice; a loop over layers."""
+    cfg = plan_models.model_shape("--model", model_file(tmp_path), None, "", "float32")
+    cfg = dataclasses.replace(cfg, remat=remat, layer_loop="scan")
+    rows, length = 2, 64
+    ints = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    floats = jax.ShapeDtypeStruct((rows, length), jnp.float32)
+    batch = TokenBatch(ints, floats, ints, ints)
+    step = jax.jit(jax.grad(lambda p, b: token_nll(cfg, p, b).sum))
+    text = step.lower(decoder.param_shapes(cfg), batch).compile().as_text()
+    assert costs(text).flops == pytest.approx(step_flops(cfg, rows, length), rel=0.05)
+
+
+@pytest.mark.parametrize("fsdp, tensor", [(8, 1), (4, 2), (1, 8)])
+def test_bytes_a_chip_are_those_of_the_sharding(fsdp, tensor):
+    """Matrices in fsdp x tensor parts, norms whole; two moments each for Adam."""
+    mesh = AbstractMesh((1, fsdp, tensor, 1), MESH_AXES, (AxisType.Auto,) * 4)
+    cfg = plan_models.MODELS["llama2-7b"]
+    params = abstract_params(decoder.param_shapes(cfg), mesh)
+    norms = (2 * cfg.n_layers + 1) * cfg.d_model
+    total = 6_738_415_616  # parameters, as the model's card has it
+    own = 4 * ((total - norms) // 8 + norms)
+    assert shard_bytes(params) == own
+    state = abstract_state(params, make_optimizer(OptimizerConfig(), 10, params))
+    assert shard_bytes(state.opt_state) == pytest.approx(2 * own, abs=16)
+
+
+@pytest.mark.parametrize(
+    "name, billions",
+    [
+        ("llama2-7b", 6.74),
+        ("llama2-13b", 13.02),
+        ("llama2-70b", 68.98),
+        ("llama3-8b", 8.03),
+        ("llama-65b", 65.29),
+        ("codellama-34b", 33.74),
+        ("llemma-7b", 6.74),
+    ],
+)
+def test_published_sizes(name, billions):
+    shapes = decoder.param_shapes(plan_models.MODELS[name])
+    size = sum(x.size for x in jax.tree.leaves(shapes))
+    assert size / 1e9 == pytest.approx(billions, abs=0.01)
+
+
+def test_without_libtpu_it_says_how_to_get_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    code, out, err = command(
+        capsys,
+        f"--config={CONFIGS / 'sft.py'}:mini",
+        "--topology=v5e:2x4",
+        f"--model={model_file(tmp_path)}",
+    )
+    assert code == 2 and not out
+    assert "pip install -r requirements-tpu.txt" in err
+
+
+@pytest.mark.parametrize(
+    "message, found",
+    [
+        (
+            "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
+            "the total memory required (24.41G) exceeds available HBM (15.75G).",
+            Overflow(24.41 * GIB, 15.75 * GIB),
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 512.5M of "
+            "256.0M hbm. Exceeded hbm capacity by 256.5M.",
+            Overflow(512.5 * 2**20, 2**28),
+        ),
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem.", None),
+        ("INTERNAL: Used 3G of 2G hbm", None),
+    ],
+)
+def test_what_the_compiler_says_about_memory(message, found):
+    assert overflow(message) == found
+
+
+def test_what_does_not_fit_says_by_how_much_and_what_to_change():
+    """24.41 GiB of 15.75 is 8.66 too much."""
+    text = plan_print.as_text(made_plan(needed=24.41 * GIB))
+    assert "needs 24.41 GiB a chip, 8.66 more than there is" in text
+    for change in ("remat=full", "accum=2", "dtype=bf16_compute", "16 chips"):
+        assert change in text
+
+
+def test_states_that_cannot_fit_are_told_apart():
+    """No remat helps where parameters and moments alone take more than a chip."""
+    plan = made_plan(needed=24 * GIB)
+    parts = {"params": 8 * GIB, "optimizer": 15.5 * GIB, "activations": 0.5 * GIB}
+    function = plan.functions[0]._replace(parts=parts)
+    told = plan_print.advice(plan._replace(functions=(function,)))
+    assert "states alone take 23.50 GiB" in told[0]
+    assert "at least 12" in told[0]  # 8 x 23.5 / 15.75 = 11.9
+
+
+def test_times_are_the_roofline():
+    """Compute, memory and network over their rates; the longest is the time."""
+    plan = made_plan()
+    update = plan.functions[0]
+    assert update.roofline == pytest.approx((2e12 / 197e12, 3e9 / 819e9, 5e8 / 100e9))
+    assert update.roofline.bound == "compute"
+    assert update.mfu(plan.where) == pytest.approx(12e12 / (8 * 2e12))
+    assert plan.chip_hours == pytest.approx(100 * 8 * 2e12 / 197e12 / 3600)
+
+
+def test_json_holds_plain_numbers():
+    """It survives a round trip, and parts add up to what is needed."""
+    found = plan_print.as_json(made_plan())
+    assert json.loads(json.dumps(found)) == found
+    hbm = found["functions"][0]["hbm"]
+    assert sum(hbm["parts"].values()) == hbm["needed"] == 10 * GIB
+
+
+def test_search_takes_the_fastest_that_fits():
+    """It fits with remat only: less of it first, and no more once it fits."""
+    where, seen = parse_slice("v5e:2x4"), []
+
+    def fake(cfg):
+        seen.append((cfg.mesh.tensor, cfg.accum, cfg.remat))
+        if cfg.mesh.tensor > 2:
+            raise ConfigError("heads")
+        fits = cfg.remat != "none" or cfg.accum > 1
+        return made_plan(needed=(10 if fits else 20) * GIB)
+
+    found = search(sft_config(), where, fake, tries=6)
+    assert found.best.fits
+    assert seen[:2] == [(1, 1, "none"), (1, 1, "dots")]
+    assert (1, 1, "full") not in seen and (1, 2, "dots") not in seen
+    assert (1, 2, "none") in seen
+
+
+def test_exit_codes_tell_whether_it_fits(monkeypatch, capsys):
+    """0 and 3, with the tables, or with --json the numbers, on stdout."""
+    flags = [f"--config={CONFIGS / 'sft.py'}:mini", "--topology=v5e:2x4", "--json"]
+    for needed, expected in ((10 * GIB, 0), (20 * GIB, 3)):
+        found = made_plan(needed=needed)
+        monkeypatch.setattr("train.plan.plan", lambda *_, found=found: found)
+        code, out, _ = command(capsys, *flags)
+        assert code == expected
+        assert json.loads(out)["fits"] == (code == 0)
+
+
+def test_search_changes_how_and_not_what():
+    cfg = sft_config()
+    mesh = {"data": 1, "fsdp": 4, "tensor": 2}
+    other = changed(cfg, mesh, 2, "full")
+    same = dataclasses.replace(other, mesh=cfg.mesh, accum=cfg.accum, remat=cfg.remat)
+    assert same == cfg and (other.accum, other.remat) == (2, "full")
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo"])
+def test_every_config_of_a_command_is_known(name):
+    """All variants, without a checkpoint or data."""
+    module = CONFIGS / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, module)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    kinds = {type(read_config(load_config(f"{module}:{v}"))) for v in loaded.VARIANTS}
+    assert len(kinds) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--config=sft.py:mini"], "--topology: missing"),
+        (["--config=sft.py:mini", "--topology=v9:2x4"], "--topology: unknown chip"),
+        (["--config=ch6_easy_to_hard.py", "--topology=v5e:2x4"], "an experiment's"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, told):
+    name = arguments[0].removeprefix("--config=")
+    code, _, err = command(capsys, f"--config={CONFIGS / name}", *arguments[1:])
+    assert code == 2 and err.count("\n") == 1 and told in err
+
+
+def test_an_unknown_model_names_the_known():
+    with pytest.raises(ConfigError, match="did you mean 'llama2-7b'"):
+        plan_models.model_shape("--model", "llama-2-7b", None, "", "float32")
+    with pytest.raises(ConfigError, match="--model: missing, as is config.checkpoint"):
+        plan_models.model_shape("--model", None, None, "config.checkpoint", "float32")
+    with pytest.raises(ConfigError, match="no folder 'absent' here"):
+        plan_models.model_shape("--model", None, "absent", "config.checkpoint", "")
+
+
+@needs_libtpu
+def test_the_compiler_for_a_slice_knows_its_memory():
+    """x + 1 takes twice its bytes, and cannot take more than a chip has."""
+    device = slice_devices(parse_slice("v5e:2x4"))[0]
+
+    def program(size):
+        x = jax.ShapeDtypeStruct(
+            (size,), jnp.float32, sharding=SingleDeviceSharding(device)
+        )
+        return compile_for(jax.jit(lambda x: x + 1).lower(x))
+
+    found = program(2**28)
+    assert program_bytes(found) == pytest.approx(2 * GIB, rel=0.01)
+    assert program(2**33) == Overflow(64 * GIB, 15.75 * GIB)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    "topology, remat", [("v5e:2x4", "none"), ("v5p:2x2x1", "full")]
+)
+def test_a_compiled_step_costs_what_it_should(tmp_path, topology, remat):
+    """FLOPs of all chips within 5% of the closed form; it fits; json agrees."""
+    cfg = sft_config(remat=remat, dtype="bf16_compute", length=128, batch_size=16)
+    asked = Asked(model=model_file(tmp_path))
+    found = plan(cfg, parse_slice(topology), asked)
+    update = found.functions[0]
+    shape = plan_models.model_shape("--model", asked.model, None, "", cfg.dtype)
+    shape = dataclasses.replace(shape, remat=remat)
+    closed = step_flops(shape, cfg.batch_size, cfg.length)
+    assert update.costs.flops * found.where.chips == pytest.approx(closed, rel=0.05)
+    assert found.fits and not update.costs.open_loops
+    assert update.needed == pytest.approx(sum(update.parts.values()))
+    json.dumps(plan_print.as_json(found))

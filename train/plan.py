@@ -1,0 +1,289 @@
+"""Plans a run on a TPU slice, on any machine: does it fit, how long, what bounds it.
+
+    python -m train.plan --config=configs/sft.py:paper --topology=v5e:8x8 \
+        --model=llama2-7b --examples=52000
+        --search          try meshes, micro-batches and remat; print the best that fits
+        --json            for machines, in the place of the tables
+
+Takes the configs of train.sft, train.reward, train.dpo and train.ppo, and their
+overrides. Their own jitted functions are compiled by the TPU compiler (the package
+libtpu: `pip install -r requirements-tpu.txt`; no TPU is needed), a minute or two each.
+Rows count as full; times are rooflines, bounds from below.
+
+Exit codes: 0 it fits, 2 bad input, 3 it does not fit.
+"""
+
+import os
+
+if __name__ == "__main__":
+    # A TPU of this machine may be at work, and has nothing to do here.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_dict
+
+from train import plan_models, plan_print
+from train.aot import (
+    Overflow,
+    argument_shardings,
+    compile_for,
+    program_bytes,
+    slice_devices,
+)
+from train.chips import Slice, parse_slice
+from train.cli import run_main
+from train.decoder import check_rows
+from train.dpo import DPOConfig
+from train.errors import ConfigError
+from train.hlo_costs import costs
+from train.mesh import make_mesh
+from train.plan_runs import Given, Piece, pieces
+from train.plan_search import search
+from train.plan_terms import Function, Plan, per_chip, roofline, shard_bytes
+from train.ppo_run import RunConfig
+from train.reward import RewardConfig, holds_pairs
+from train.settings import build
+from train.sft import SFTConfig
+
+FITS, DOES_NOT_FIT = 0, 3
+COMMANDS = {
+    "sft": SFTConfig,
+    "reward": RewardConfig,
+    "dpo": DPOConfig,
+    "ppo": RunConfig,
+}
+ABSENT = "(not needed to plan)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is planned for, beside the config of the run: the flags.
+
+    model, reward_model: names in `plan_models.MODELS`, or config.json files; None: of
+    the config's checkpoints. examples: rows of the data (PPO needs none).
+    """
+
+    model: str | None = None
+    reward_model: str | None = None
+    examples: int | None = None
+    pairs: bool = False
+    prompt_length: int = 256
+
+
+def plan(cfg, where: Slice, asked: Asked = Asked()) -> Plan:  # noqa: B008 (immutable)
+    """Compiles each function of a run for a slice and reads what it costs.
+
+    Args:
+      cfg: an SFTConfig, RewardConfig, DPOConfig or ppo_run.RunConfig.
+
+    Raises ConfigError where the settings do not fit together, or libtpu is missing.
+    """
+    mesh = make_mesh(**dataclasses.asdict(cfg.mesh), devices=slice_devices(where))
+    if isinstance(cfg, RunConfig):
+        check_rows("config.ppo.minibatch", cfg.ppo.minibatch, cfg.ppo.accum, mesh)
+    else:
+        check_rows("config.batch_size", cfg.batch_size, cfg.accum, mesh)
+    given = _given(cfg, asked)
+    functions, chosen = [], {}
+    for piece in pieces(cfg, given, mesh):
+        function, chosen = compiled(piece, where, chosen)
+        functions.append(function)
+    return Plan(
+        next(name for name, kind in COMMANDS.items() if isinstance(cfg, kind)),
+        asked.model or _start(cfg),
+        where,
+        dict(mesh.shape),
+        settings(cfg),
+        tuple(functions),
+        steps(cfg, asked),
+    )
+
+
+def compiled(
+    piece: Piece,
+    where: Slice,
+    chosen: Mapping = {},  # noqa: B006 (never mutated)
+) -> tuple[Function, Mapping]:
+    """Compiles a function: its memory and costs, and where its arguments lie.
+
+    chosen: {(shape, dtype): sharding}, which the compiler chose for the arguments of
+    earlier functions that had none of their own; what is returned adds to it.
+    """
+    devices = where.chip.devices
+    lowered = piece.lower()
+    program = compile_for(lowered)
+    if not isinstance(program, Overflow):
+        chosen = {**chosen, **argument_shardings(lowered, program)}
+
+    def size(tree) -> int:
+        return shard_bytes(tree, chosen)
+
+    parts = {name: size(tree) for name, tree in piece.held.items()}
+    beside = {name: size(tree) for name, tree in piece.beside.items()}
+    if isinstance(program, Overflow):
+        own = program.needed
+    else:
+        own = program_bytes(program)
+    parts["activations"] = max(0, own - sum(parts.values()))
+    for name, size in beside.items():
+        parts[name] = parts.get(name, 0) + size
+    parts = {name: devices * size for name, size in parts.items() if size}
+    available = program.available * devices if isinstance(program, Overflow) else 0
+    function = Function(
+        piece.name,
+        piece.calls,
+        parts,
+        devices * (own + sum(beside.values())),
+        available or where.chip.usable,
+        piece.model_flops,
+    )
+    if isinstance(program, Overflow):
+        return function, chosen
+    spent = per_chip(costs(program.as_text()), where)
+    return function._replace(costs=spent, roofline=roofline(spent, where)), chosen
+
+
+def settings(cfg) -> dict:
+    """The settings that decide about memory and time, by their keys."""
+    if isinstance(cfg, RunConfig):
+        own = {
+            "ppo.minibatch": cfg.ppo.minibatch,
+            "ppo.accum": cfg.ppo.accum,
+            "sampling.slots": cfg.sampling.slots,
+        }
+    else:
+        own = {
+            "batch_size": cfg.batch_size,
+            "accum": cfg.accum,
+            "length": cfg.length,
+        }
+    return {
+        **own,
+        "dtype": cfg.dtype,
+        "remat": cfg.remat,
+        "optimizer.kind": cfg.optimizer.kind,
+    }
+
+
+def steps(cfg, asked: Asked) -> int | None:
+    """Steps of the run: of the config, or from the number of examples."""
+    if isinstance(cfg, RunConfig):
+        return cfg.ppo.iterations
+    if cfg.steps is not None:
+        return cfg.steps
+    if asked.examples is None:
+        return None
+    return math.ceil(cfg.epochs * math.ceil(asked.examples / cfg.batch_size))
+
+
+def _start(cfg) -> str | None:
+    return cfg.policy if isinstance(cfg, RunConfig) else cfg.checkpoint
+
+
+def _given(cfg, asked: Asked) -> Given:
+    """The architectures as a TPU computes them."""
+    ppo = isinstance(cfg, RunConfig)
+    start = None if _start(cfg) == ABSENT else _start(cfg)
+    key = "config.policy" if ppo else "config.checkpoint"
+    model = plan_models.model_shape("--model", asked.model, start, key, cfg.dtype)
+    length = asked.prompt_length + cfg.ppo.max_new_tokens if ppo else cfg.length
+    if length > model.context:
+        key = "--prompt_length" if ppo else "config.length"
+        raise ConfigError(
+            f"{key}: {length} tokens are more than the {model.context} of the model"
+        )
+    judge = None
+    if ppo:
+        judge = model
+        if asked.reward_model or cfg.reward_model:
+            judge = plan_models.model_shape(
+                "--reward_model",
+                asked.reward_model,
+                cfg.reward_model,
+                "config.reward_model",
+                cfg.dtype,
+            )
+        judge = dataclasses.replace(judge, remat=cfg.remat, layer_loop="scan")
+    pairs = asked.pairs
+    if isinstance(cfg, RewardConfig) and Path(cfg.data).is_file():
+        pairs = holds_pairs(cfg.data)
+    model = dataclasses.replace(model, remat=cfg.remat, layer_loop="scan")
+    return Given(model, judge, pairs, asked.prompt_length)
+
+
+def read_config(config: config_dict.ConfigDict):
+    """The settings of a run, of the command whose config has these keys.
+
+    Checkpoints and data that are not given are left out: a plan needs none.
+    """
+    keys = set(config.keys())
+    if "experiment" in keys:
+        raise ConfigError(
+            "--config: an experiment's; expected that of one run, as train.sft, "
+            "train.reward, train.dpo or train.ppo takes it"
+        )
+    for cls in COMMANDS.values():
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if keys <= set(fields) and keys & _own(cls):
+            needed = [
+                name
+                for name, field in fields.items()
+                if field.default is dataclasses.MISSING
+            ]
+            given = dict(config.items(preserve_field_references=False))
+            given |= {name: given.get(name) or ABSENT for name in needed}
+            return build(cls, given)
+    raise ConfigError(
+        f"--config: its keys are those of none of {', '.join(COMMANDS)}; expected the "
+        "config of one of them"
+    )
+
+
+def _own(cls) -> set[str]:
+    """The keys that no other command has."""
+    others = [c for c in COMMANDS.values() if c is not cls]
+    names = {f.name for f in dataclasses.fields(cls)}
+    return names - {f.name for c in others for f in dataclasses.fields(c)}
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """See `Asked`."""
+    add = {"flag_values": values}
+    flags.DEFINE_string("topology", None, "slice, e.g. v5e:16x16", **add)
+    flags.DEFINE_string("model", None, "its name, or a config.json", **add)
+    flags.DEFINE_string("reward_model", None, "that of PPO; default: --model", **add)
+    flags.DEFINE_integer("examples", None, "rows to train on", 1, **add)
+    flags.DEFINE_bool("pairs", False, "a reward model learns from pairs", **add)
+    flags.DEFINE_integer("prompt_length", 256, "of PPO's longest prompt", 1, **add)
+    flags.DEFINE_bool("search", False, "find the best settings that fit", **add)
+    flags.DEFINE_integer("tries", 12, "of --search, at most", 1, **add)
+    flags.DEFINE_bool("json", False, "print JSON", **add)
+
+
+def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> int:
+    if not values.topology:
+        raise ConfigError("--topology: missing; expected a slice, e.g. v5e:16x16")
+    where = parse_slice(values.topology)
+    cfg = read_config(config)
+    asked = Asked(**{f.name: values[f.name].value for f in dataclasses.fields(Asked)})
+    if values.search:
+        found = search(cfg, where, lambda c: plan(c, where, asked), values.tries)
+        result, tried = found.best, found.tried
+    else:
+        result = plan(cfg, where, asked)
+        tried = ()
+    if values.json:
+        print(json.dumps(plan_print.as_json(result, tried), indent=2))
+    else:
+        print(plan_print.as_text(result, tried))
+    return FITS if result.fits else DOES_NOT_FIT
+
+
+if __name__ == "__main__":
+    run_main(main, define_flags)

@@ -1,0 +1,96 @@
+"""Shapes of published models, for planning where no checkpoint is at hand.
+
+Sizes are those of each model's config.json on the Hugging Face hub.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from models import hf_config
+from models.config import DecoderConfig, RopeConfig
+from models.errors import CheckpointError
+from models.pretrained import read_config
+from train.errors import ConfigError
+from train.settings import nearest
+
+
+def _llama(
+    d_model: int,
+    n_layers: int,
+    d_ff: int,
+    n_kv_heads: int | None = None,
+    vocab_size: int = 32000,
+    max_position: int = 4096,
+    theta: float = 1e4,
+) -> DecoderConfig:
+    """Heads of 128, as all of these have."""
+    heads = d_model // 128
+    return DecoderConfig(
+        vocab_size=vocab_size,
+        d_model=d_model,
+        n_layers=n_layers,
+        n_heads=heads,
+        n_kv_heads=n_kv_heads or heads,
+        d_ff=d_ff,
+        head_dim=128,
+        rope=RopeConfig(theta=theta),
+        norm_eps=1e-5,
+        max_position=max_position,
+    )
+
+
+LLAMA_7B = _llama(4096, 32, 11008)
+CODE_7B = _llama(4096, 32, 11008, None, 32016, 16384, 1e6)
+CODE_34B = _llama(8192, 48, 22016, 8, 32000, 16384, 1e6)
+
+MODELS = {
+    "llama-7b": dataclasses.replace(LLAMA_7B, max_position=2048),
+    "llama-65b": _llama(8192, 80, 22016, max_position=2048),
+    "llama2-7b": LLAMA_7B,
+    "llama2-13b": _llama(5120, 40, 13824),
+    "llama2-70b": _llama(8192, 80, 28672, 8),
+    "llama3-8b": _llama(4096, 32, 14336, 8, 128256, 8192, 5e5),
+    "llama3-70b": _llama(8192, 80, 28672, 8, 128256, 8192, 5e5),
+    "codellama-7b": CODE_7B,
+    "codellama-34b": CODE_34B,
+    "llemma-7b": dataclasses.replace(CODE_7B, max_position=4096),
+    "llemma-34b": dataclasses.replace(CODE_34B, max_position=4096),
+    "vicuna-7b": LLAMA_7B,
+    "vicuna-13b": _llama(5120, 40, 13824),
+}
+
+
+def model_shape(
+    flag: str, name: str | None, checkpoint: str | None, key: str, dtype: str
+) -> DecoderConfig:
+    """The architecture to plan with: named by a flag, else that of a checkpoint.
+
+    Args:
+      flag, name: a flag and its value: a name in MODELS, a config.json or its folder.
+      key, checkpoint: a key of the config and its value.
+
+    Raises ConfigError where neither is given or known, CheckpointError for a folder or
+    file that is not a model's.
+    """
+    if name is None and checkpoint is not None and Path(checkpoint).is_dir():
+        return read_config(checkpoint, dtype)
+    if name is None:
+        known = f"one of {', '.join(MODELS)}, or a config.json"
+        if checkpoint is None:
+            raise ConfigError(f"{flag}: missing, as is {key}; expected {known}")
+        raise ConfigError(
+            f"{key}: no folder {checkpoint!r} here; to plan without the checkpoint "
+            f"give {flag}={known}"
+        )
+    if name in MODELS:
+        return dataclasses.replace(MODELS[name], dtype=dtype)
+    path = Path(name)
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError(f"{flag}: unknown model {name!r}{nearest(name, MODELS)}")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as e:
+        raise CheckpointError(f"{path}: not JSON: {e}") from e
+    return dataclasses.replace(hf_config.from_hf(config, str(path)), dtype=dtype)
