@@ -287,11 +287,6 @@ def fit_options(cfg, workdir: Path, ready: Prepared, mesh) -> dict:
     }
 
 
-def own_share(data: Batches | None) -> Batches | None:
-    """What this process loads of each batch: `lay_out` has seen to it."""
-    return data
-
-
 def identity(cfg, held_out: Batches | None) -> dict:
     """What two parts of one run must share."""
     fingerprint = None if held_out is None else held_out.fingerprint

@@ -44,7 +44,6 @@ from train.commands import (
     last_metrics,
     lay_out,
     needed_workdir,
-    own_share,
     read_data,
     read_model,
     running,
@@ -236,10 +235,10 @@ def dpo(cfg: DPOConfig, workdir: Path | str) -> Result:
         state, rows = train_dpo(
             ready.model,
             params,
-            own_share(ready.batches),
+            ready.batches,
             ready.steps,
             preference=cfg.preference,
-            held_out=own_share(ready.held_out),
+            held_out=ready.held_out,
             **fit_options(cfg, workdir, ready, mesh),
         )
         folder = export(cfg, workdir, ready, state.params, loaded)

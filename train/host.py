@@ -33,6 +33,8 @@ def tune_host() -> None:
     """
     if wants_tuning(os.environ, sys.modules):
         environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES, TUNED: "1"}
+        # Else libtpu, where it is installed for `train.plan`, would look for a TPU.
+        environment.setdefault("JAX_PLATFORMS", "cpu")
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

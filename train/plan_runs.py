@@ -72,6 +72,13 @@ class Given(NamedTuple):
 
 def pieces(cfg, given: Given, mesh: Mesh) -> list[Piece]:
     """The functions of a run of one of the four commands."""
+
+    def placed(model):
+        return None if model is None else dataclasses.replace(model, mesh=mesh)
+
+    given = given._replace(
+        model=placed(given.model), reward_model=placed(given.reward_model)
+    )
     return RUNS[type(cfg)](cfg, given, mesh)
 
 

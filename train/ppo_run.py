@@ -37,6 +37,7 @@ from train.commands import (
     read_model,
     running,
 )
+from train.distributed import refuse_several
 from train.errors import ConfigError
 from train.loop import LoopConfig
 from train.optim import OptimizerConfig
@@ -270,6 +271,7 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
 
     Raises the errors of `prepare` and of `train.ppo.ppo`.
     """
+    refuse_several("PPO")
     workdir = Path(workdir)
     mesh = check_run(
         cfg, workdir, start="policy", rows="ppo.minibatch", accum="ppo.accum"

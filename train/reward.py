@@ -46,7 +46,6 @@ from train.commands import (
     last_metrics,
     lay_out,
     needed_workdir,
-    own_share,
     read_data,
     read_model,
     running,
@@ -54,6 +53,7 @@ from train.commands import (
     split_rows,
 )
 from train.decoder import check_rows, flops_per_token
+from train.distributed import written_by_first
 from train.errors import ConfigError
 from train.loop import Fitted, LoopConfig, fit
 from train.optim import OptimizerConfig, make_optimizer
@@ -265,20 +265,24 @@ def reward(cfg: RewardConfig, workdir: Path | str) -> Result:
         state, rows = fit_reward(
             ready.model,
             params,
-            own_share(ready.batches),
+            ready.batches,
             ready.steps,
-            held_out=own_share(ready.held_out),
+            held_out=ready.held_out,
             **fit_options(cfg, workdir, ready, mesh),
         )
-        reward_model.save_reward_model(
-            workdir / "hf",
-            ready.model,
-            state.params,
-            hf_config,
-            dtype=cfg.export_dtype,
-            tokenizer_files=ready.tokenizer.files.contents,
-            pad_id=ready.tokenizer.pad_id,
-        )
+
+        def write(params) -> None:
+            reward_model.save_reward_model(
+                workdir / "hf",
+                ready.model,
+                params,
+                hf_config,
+                dtype=cfg.export_dtype,
+                tokenizer_files=ready.tokenizer.files.contents,
+                pad_id=ready.tokenizer.pad_id,
+            )
+
+        written_by_first(state.params, write)
     step = int(state.step)  # the best one
     metrics = last_metrics(row for row in rows if row["step"] == step)
     return Result(workdir / "hf", step, rows, metrics)

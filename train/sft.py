@@ -36,7 +36,6 @@ from train.commands import (
     last_metrics,
     lay_out,
     needed_workdir,
-    own_share,
     read_data,
     read_model,
     running,
@@ -124,9 +123,9 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> Result:
         state, rows = train_decoder(
             ready.model,
             params,
-            own_share(ready.batches),
+            ready.batches,
             ready.steps,
-            eval_batches=own_share(ready.held_out),
+            eval_batches=ready.held_out,
             **fit_options(cfg, workdir, ready, mesh),
         )
         folder = export(cfg, workdir, ready, state.params, loaded)

@@ -99,7 +99,6 @@ DEMO = (
     "miniature.world.modulus=7 miniature.world.rare_share=(0.2,0.2,0.2,0.2,0.2)"
 )
 CHAPTER = (
-    "evaluators.prm_training.steps=4 evaluators.prm_training.eval_every=2 "
     "large.d_model=16 large.n_layers=1 large.n_heads=2 large.n_kv_heads=2 "
     "large.d_ff=16 policies.ppo.ppo.iterations=2 policies.ppo.ppo.prompts=8 "
     "policies.ppo.ppo.minibatch=4 policies.ppo.ppo.fit_critic=16 "

@@ -264,3 +264,25 @@ def test_a_compiled_step_costs_what_it_should(tmp_path, topology, remat):
     assert found.fits and not update.costs.open_loops
     assert update.needed == pytest.approx(sum(update.parts.values()))
     json.dumps(plan_print.as_json(found))
+
+
+@needs_libtpu
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_what_an_update_sends_is_parameters_not_activations(tmp_path, tensor):
+    """Twice the rows send a quarter more at most: activations stay where they are.
+
+    Left to itself, XLA sent them all, 17 times as much. Over `tensor` a layer's sums
+    are sent, in proportion to the rows.
+    """
+    mesh = dataclasses.replace(sft_config().mesh, fsdp=8 // tensor, tensor=tensor)
+    sent = []
+    for rows in (16, 32):
+        cfg = sft_config(
+            remat="full", dtype="bf16_compute", length=128, batch_size=rows, mesh=mesh
+        )
+        found = plan(cfg, parse_slice("v5e:2x4"), Asked(model=model_file(tmp_path)))
+        sent.append(sum(t.bytes for t in found.functions[0].costs.traffic))
+    if tensor == 1:
+        assert sent[1] < 1.25 * sent[0]
+    else:
+        assert 1.25 * sent[0] < sent[1] < 2 * sent[0]
