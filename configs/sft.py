@@ -13,12 +13,16 @@ paper: a 7B Llama on 52k Alpaca rows, batch 128, 3 epochs (the recipe of Alpaca)
       --config.data=alpaca.json --workdir=runs/sft_paper
   TPU v5p, 8 chips: a quarter of an hour by its FLOPs at 40% of the peak; not measured
   yet. Expect a training loss near 1.0.
+qlora: adapters of rank 64 beside a base in 4 bits (Dettmers et al. 2023).
+  python -m train.sft --config=configs/sft.py:qlora --config.checkpoint=DIR \
+      --config.data=FILE.jsonl --workdir=runs/sft_qlora
+  Not measured yet. Expect adapter/, which PEFT loads, and hf/, in which it is merged.
 Add --show_batch to any of them to see the first batch, token by token, and stop.
 """
 
 from ml_collections import config_dict
 
-VARIANTS = ("default", "mini", "paper")
+VARIANTS = ("default", "mini", "paper", "qlora")
 
 
 def get_config(variant="default"):
@@ -71,7 +75,8 @@ def get_config(variant="default"):
         progress=True,
     )
     c.mesh = dict(data=1, fsdp=-1, tensor=1, sequence=1)
-    return {"default": lambda c: c, "mini": mini, "paper": paper}[variant](c)
+    variants = {"mini": mini, "paper": paper, "qlora": qlora}
+    return {"default": lambda c: c, **variants}[variant](c)
 
 
 def mini(c):
@@ -96,4 +101,22 @@ def paper(c):
     c.dtype = "bf16_compute"
     c.remat = "dots"
     c.export_dtype = "bfloat16"
+    return c
+
+
+def qlora(c):
+    c.lora = dict(
+        rank=64,
+        alpha=16.0,
+        dropout=0.0,
+        targets=("layers/attn/*", "layers/mlp/*"),
+        use_rslora=False,
+        base="nf4",
+        seed=0,
+    )
+    c.length = 1024
+    c.on_long = "truncate"
+    c.dtype = "bfloat16"
+    c.remat = "full"
+    c.optimizer.lr = 1e-4
     return c

@@ -10,11 +10,14 @@ from pathlib import Path
 import jax
 
 from data.batch import TokenBatch
+from models import decoder
 from models import params as params_lib
 from models.config import DecoderConfig
 from train.errors import ConfigError
 from train.evaluate import make_evaluate
+from train.keys import purpose_key
 from train.loop import Fitted, LoopConfig, fit
+from train.lora import Adapters, attached
 from train.losses import chunk_columns, token_nll
 from train.optim import OptimizerConfig, make_optimizer
 from train.state import init_state
@@ -35,6 +38,7 @@ def train_decoder(
     identity: Mapping = {},  # noqa: B006 (never mutated)
     mesh: jax.sharding.Mesh | None = None,
     consume: bool = False,
+    adapters: Adapters | None = None,
 ) -> Fitted:
     """Minimises the weighted token NLL for `steps` updates; see `train.loop.fit`.
 
@@ -44,20 +48,34 @@ def train_decoder(
       accum: micro-batches per update.
       eval_batches: held-out batches for `eval/loss` and `eval/perplexity`.
       consume: `params` may be destroyed, which spares a copy of them.
+      adapters: whose `trained` are `params`; its base stays as it is.
     """
     cfg = dataclasses.replace(cfg, mesh=mesh)
     rows, length = batches[0].tokens.shape
     check_rows("batch_size", rows * jax.process_count(), accum, mesh)
     chosen = make_optimizer(optimizer, steps, params)
-    flops = flops_per_token(cfg, params, length)
+    shapes = params if adapters is None else decoder.param_shapes(cfg)
+    flops = flops_per_token(cfg, shapes, length, frozen=adapters is not None)
     state = init_state(params, chosen, copy=not consume)
-    place, loss_fn = placer(mesh), _loss(cfg, mesh)
+    place, loss_fn = placer(mesh), decoder_loss(cfg, mesh, adapters)
+    constants, noise = (), None
+    if adapters is not None:
+        constants = (adapters.base,)
+        if adapters.config.dropout:
+            noise = purpose_key(jax.random.key(0), "dropout")
     evaluate = None
     if eval_batches is not None:
-        evaluate = make_evaluate(loss_fn, eval_batches, place)
+        evaluate = make_evaluate(loss_fn, eval_batches, place, constants=constants)
     return fit(
         state,
-        make_train_step(loss_fn, chosen, accum=accum, state=state),
+        make_train_step(
+            loss_fn,
+            chosen,
+            accum=accum,
+            state=state,
+            constants=constants,
+            noise=noise,
+        ),
         batches,
         steps,
         loop,
@@ -79,22 +97,28 @@ def check_rows(name: str, rows: int, accum: int, mesh) -> None:
         )
 
 
-def flops_per_token(cfg: DecoderConfig, params, length: int) -> float:
+def flops_per_token(
+    cfg: DecoderConfig, params, length: int, *, frozen: bool = False
+) -> float:
     """FLOPs of forward and backward per token, for full rows of `length` tokens.
 
-    Six per parameter of a matrix product, and causal attention; what rematerialisation
-    computes twice is counted once.
+    Six per parameter of a matrix product, four where it is frozen, and causal
+    attention; what rematerialisation computes twice is counted once.
     """
     names = params_lib.flatten_names(params)
     used = {n: p.size for n, p in names.items() if n.endswith("kernel")}
     if cfg.tie_embeddings:
         used["embed"] = names["embed/embedding"].size
     attention = 6 * cfg.n_layers * cfg.n_heads * cfg.head_dim * length
-    return 6.0 * sum(used.values()) + attention
+    return (4.0 if frozen else 6.0) * sum(used.values()) + attention
 
 
-def _loss(cfg, mesh):
-    def loss(params, batch: TokenBatch):
+def decoder_loss(cfg: DecoderConfig, mesh, adapters: Adapters | None = None):
+    """`(params, batch) -> Loss`; of adapters `(trained, batch, base, key=None)`."""
+
+    def loss(params, batch: TokenBatch, base=None, key=None):
+        if adapters is not None:
+            params = attached(adapters._replace(base=base), params, key)
         rows, length = batch.tokens.shape
         rows = max(1, rows // _row_shards(mesh))
         chunk = chunk_columns(rows, length, cfg.vocab_size)

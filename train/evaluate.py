@@ -9,12 +9,16 @@ from train.losses import Loss
 
 
 def make_evaluate(
-    loss_fn: Callable[..., Loss], batches: Iterable, place: Callable, prefix="eval"
+    loss_fn: Callable[..., Loss],
+    batches: Iterable,
+    place: Callable,
+    prefix="eval",
+    constants: tuple = (),
 ) -> Callable[..., dict[str, float]]:
     """`evaluate(params) -> {"eval/loss": ..., "eval/perplexity": ...}`.
 
     Args:
-      loss_fn: `(params, batch) -> Loss`; its extras become "eval/<name>".
+      loss_fn: `(params, batch, *constants) -> Loss`; its extras become "eval/<name>".
       batches: host batches, gone through in order at every call.
       place: puts a host batch on the devices.
 
@@ -23,14 +27,14 @@ def make_evaluate(
     """
 
     @jax.jit
-    def sums(params, batch):
-        loss = loss_fn(params, batch)
+    def sums(params, batch, *constants):
+        loss = loss_fn(params, batch, *constants)
         return {"loss": (loss.sum, loss.weight), **loss.extras}
 
     def evaluate(params) -> dict[str, float]:
         waiting, parts = None, []
         for batch in batches:
-            waiting, done = sums(params, place(batch)), waiting
+            waiting, done = sums(params, place(batch), *constants), waiting
             if done is not None:
                 parts.append(jax.device_get(done))
         if waiting is not None:

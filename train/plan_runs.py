@@ -139,7 +139,7 @@ def sft_pieces(cfg: SFTConfig, given: Given, mesh: Mesh) -> list[Piece]:
             cfg,
             given.model,
             decoder.param_shapes(given.model),
-            train_decoder._loss(given.model, mesh),
+            train_decoder.decoder_loss(given.model, mesh),
             token_batch(cfg.batch_size, cfg.length, mesh),
             cfg.batch_size * cfg.length,
             mesh,

@@ -43,7 +43,9 @@ from train.commands import (
     split_examples,
 )
 from train.decoder import train_decoder
+from train.distributed import by_first
 from train.loop import LoopConfig
+from train.lora import LoRASettings, adapt, export_adapters, merged
 from train.optim import OptimizerConfig
 from train.settings import at_least, build, fraction, positive
 
@@ -55,7 +57,8 @@ class SFTConfig:
     `data` is JSON lines, a JSON list or Parquet in one of the three row shapes. Held
     out is `eval_data`, or else a share `eval_fraction` of `data`. `template` and
     `row_shape` None are found out. A run lasts `steps`, or else `epochs`. `batch_size`
-    counts the rows of an update, `accum` the micro-batches they are computed in.
+    counts the rows of an update, `accum` the micro-batches they are computed in. With
+    `lora`, adapters are trained beside the checkpoint's frozen parameters.
     """
 
     checkpoint: str
@@ -77,6 +80,7 @@ class SFTConfig:
     dtype: Literal["float32", "bf16_compute", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
     export_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    lora: LoRASettings | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     mesh: MeshConfig = MeshConfig()
@@ -120,15 +124,27 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> Result:
     with running(cfg, workdir, ready):
         loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh)
         params, loaded = loaded.params, loaded._replace(params=None)
+        adapters = None
+        if cfg.lora is not None:
+            adapters = adapt(ready.model, params, cfg.lora, mesh)
+            params = adapters.trained
         state, rows = train_decoder(
             ready.model,
             params,
             ready.batches,
             ready.steps,
             eval_batches=ready.held_out,
+            adapters=adapters,
             **fit_options(cfg, workdir, ready, mesh),
         )
-        folder = export(cfg, workdir, ready, state.params, loaded)
+        params = state.params
+        if adapters is not None:
+            params = merged(adapters, state.params)
+            own = export_adapters(
+                workdir, ready.model, adapters, state.params, cfg.checkpoint
+            )
+            by_first(lambda: print(f"adapter: {own}"))
+        folder = export(cfg, workdir, ready, params, loaded)
     return Result(folder, ready.steps, rows, last_metrics(rows))
 
 

@@ -20,25 +20,33 @@ def make_train_step(
     *,
     accum: int = 1,
     state: TrainState | None = None,
+    constants: tuple = (),
+    noise: jax.Array | None = None,
 ):
     """A jitted `step(state, batch) -> (state, metrics)` that consumes its state.
 
     Args:
-      loss_fn: `(params, batch) -> Loss`.
+      loss_fn: `(params, batch, *constants) -> Loss`; with noise also `key=`.
       accum: micro-batches per update; rows are dealt to them in turn (row r to
         micro-batch r mod accum), and the result is that of the whole batch at once.
       state: where given, the new state keeps the shardings of this one.
+      constants: trees of arrays that stay as they are, such as a frozen base: passed to
+        every step, as a closure over them would make them part of the program.
+      noise: a PRNG key; update s has fold_in(noise, s), as dropout's.
 
     Returns:
       metrics: device scalars: "loss" and each of the loss's extras as (sum, weight),
       "grad_norm" of the trainable parameters before clipping, "lr".
     """
 
-    def step(state: TrainState, batch):
+    def step(state: TrainState, batch, *constants):
         trainable, frozen = split(state.params, optimizer.mask)
+        keyed = {}
+        if noise is not None:
+            keyed = {"key": jax.random.fold_in(noise, state.step)}
 
         def loss_sum(trainable, batch):
-            loss = loss_fn(merge(trainable, frozen), batch)
+            loss = loss_fn(merge(trainable, frozen), batch, *constants, **keyed)
             return loss.sum, Loss(loss.sum, loss.weight, dict(loss.extras))
 
         grad_fn = jax.grad(loss_sum, has_aux=True)
@@ -62,7 +70,10 @@ def make_train_step(
         return TrainState(params, opt_state, state.step + 1), metrics
 
     shardings = None if state is None else (state_shardings(state), None)
-    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    if not constants:
+        return jitted
+    return lambda state, batch: jitted(state, batch, *constants)
 
 
 def own_rows(data: Batches, mesh: Mesh | None) -> Batches:

@@ -48,6 +48,11 @@ SFT = {
         "alpaca",
         "length=320 buckets=(256,320) batch_size=4 steps=2 loop.log_every=1",
     ),
+    "qlora": (
+        "prompt",
+        "length=32 steps=4 batch_size=8 lora.rank=2 loop.log_every=1 loop.eval_every=2 "
+        "loop.checkpoint_every=2 optimizer.lr=0.1",
+    ),
 }
 DPO = {
     "default": "length=64 batch_size=8 loop.log_every=1 loop.eval_every=1",

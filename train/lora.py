@@ -1,0 +1,103 @@
+"""Low-rank adapters in training: a frozen base, in 4 or 8 bits if need be, and what is
+trained beside it (Hu et al. 2021; Dettmers et al. 2023).
+
+The state of a run holds the adapters only: its checkpoints are theirs, and the base is
+an argument of every step, neither copied nor given away.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from models import adapters as adapters_lib
+from models.adapters import ALL_LINEAR, LoRAConfig
+from models.config import DecoderConfig
+from models.decoder import param_shapes
+from models.peft_files import save_adapters
+from models.quantized import quantize_params
+from models.sharding import param_shardings
+from train.errors import ConfigError
+from train.keys import purpose_key
+from train.settings import at_least, fraction, positive
+
+FOLDER = "adapter"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRASettings:
+    """Adapters of `rank` at kernels whose names match `targets`; see `LoRAConfig`.
+
+    `base` is how the frozen kernels are kept: as they are loaded, or in few bits.
+    Adapters are float32 whatever the base: in bfloat16 most updates of a small learning
+    rate would round away.
+    """
+
+    rank: int = positive(64)
+    alpha: float = positive(16.0)
+    dropout: float = fraction(0.0)
+    targets: tuple[str, ...] = ALL_LINEAR
+    use_rslora: bool = False
+    base: Literal["nf4", "int8"] | None = None
+    seed: int = at_least(0, 0)
+
+    def __post_init__(self):
+        self.config()  # checks what is left
+
+    def config(self) -> LoRAConfig:
+        fields = dataclasses.asdict(self)
+        del fields["base"], fields["seed"]
+        return LoRAConfig(**fields)
+
+
+class Adapters(NamedTuple):
+    """What a run with adapters is given in the place of its parameters.
+
+    trained: the adapters at the start; base: frozen, perhaps quantised parameters
+    """
+
+    trained: Any
+    base: Any
+    config: LoRAConfig
+
+
+def adapt(cfg: DecoderConfig, params, settings: LoRASettings, mesh=None) -> Adapters:
+    """Adapters that change nothing yet, and the base, from a decoder's parameters.
+
+    Raises ConfigError for a target that matches no kernel.
+    """
+    lora = settings.config()
+    key = purpose_key(jax.random.key(settings.seed), "adapters")
+    try:
+        trained = adapters_lib.init_adapters(param_shapes(cfg), lora, key, jnp.float32)
+    except ValueError as e:
+        raise ConfigError(f"config.lora: {e}") from e
+    if mesh is not None:
+        trained = jax.device_put(trained, param_shardings(trained, mesh))
+    base = params if settings.base is None else quantize_params(params, settings.base)
+    return Adapters(trained, base, lora)
+
+
+def attached(given: Adapters, trained, key=None):
+    """The parameters that a loss sees; dropout only with a key."""
+    return adapters_lib.attach(
+        given.base,
+        trained,
+        given.config.scale,
+        dropout=given.config.dropout,
+        key=key,
+    )
+
+
+def export_adapters(workdir: Path, cfg, given: Adapters, trained, base: str) -> Path:
+    """Writes `workdir/adapter`, a folder that PEFT loads over `base`; returns it."""
+    folder = workdir / FOLDER
+    save_adapters(folder, cfg, trained, given.config, base)
+    return folder
+
+
+def merged(given: Adapters, trained):
+    """Plain parameters: base + scale * a @ b."""
+    return adapters_lib.merge(given.base, trained, given.config.scale)
