@@ -15,7 +15,6 @@ from models import params as params_lib
 from models.config import DecoderConfig
 from train.errors import ConfigError
 from train.evaluate import make_evaluate
-from train.keys import purpose_key
 from train.loop import Fitted, LoopConfig, fit
 from train.lora import Adapters, attached
 from train.losses import chunk_columns, token_nll
@@ -60,9 +59,7 @@ def train_decoder(
     place, loss_fn = placer(mesh), decoder_loss(cfg, mesh, adapters)
     constants, noise = (), None
     if adapters is not None:
-        constants = (adapters.base,)
-        if adapters.config.dropout:
-            noise = purpose_key(jax.random.key(0), "dropout")
+        constants, noise = (adapters.base,), adapters.noise
     evaluate = None
     if eval_batches is not None:
         evaluate = make_evaluate(loss_fn, eval_batches, place, constants=constants)

@@ -16,9 +16,11 @@ from models import adapters as adapters_lib
 from models.adapters import ALL_LINEAR, LoRAConfig
 from models.config import DecoderConfig
 from models.decoder import param_shapes
+from models.kernels import is_node
 from models.peft_files import save_adapters
-from models.quantized import quantize_params
+from models.quantized import dequantize, quantize_params
 from models.sharding import param_shardings
+from train.distributed import written_by_first
 from train.errors import ConfigError
 from train.keys import purpose_key
 from train.settings import at_least, fraction, positive
@@ -56,11 +58,21 @@ class Adapters(NamedTuple):
     """What a run with adapters is given in the place of its parameters.
 
     trained: the adapters at the start; base: frozen, perhaps quantised parameters
+    noise: PRNG key of the dropout of all updates, None without dropout
     """
 
     trained: Any
     base: Any
     config: LoRAConfig
+    noise: jax.Array | None
+
+
+def check_targets(cfg: DecoderConfig, settings: LoRASettings) -> None:
+    """Raises ConfigError for a target that matches no kernel; looks at no weights."""
+    try:
+        adapters_lib.adapter_shapes(param_shapes(cfg), settings.config())
+    except ValueError as e:
+        raise ConfigError(f"config.lora: {e}") from e
 
 
 def adapt(cfg: DecoderConfig, params, settings: LoRASettings, mesh=None) -> Adapters:
@@ -68,16 +80,15 @@ def adapt(cfg: DecoderConfig, params, settings: LoRASettings, mesh=None) -> Adap
 
     Raises ConfigError for a target that matches no kernel.
     """
-    lora = settings.config()
-    key = purpose_key(jax.random.key(settings.seed), "adapters")
-    try:
-        trained = adapters_lib.init_adapters(param_shapes(cfg), lora, key, jnp.float32)
-    except ValueError as e:
-        raise ConfigError(f"config.lora: {e}") from e
+    check_targets(cfg, settings)
+    lora, run_key = settings.config(), jax.random.key(settings.seed)
+    key = purpose_key(run_key, "adapters")
+    trained = adapters_lib.init_adapters(param_shapes(cfg), lora, key, jnp.float32)
     if mesh is not None:
         trained = jax.device_put(trained, param_shardings(trained, mesh))
     base = params if settings.base is None else quantize_params(params, settings.base)
-    return Adapters(trained, base, lora)
+    noise = purpose_key(run_key, "dropout") if lora.dropout else None
+    return Adapters(trained, base, lora, noise)
 
 
 def attached(given: Adapters, trained, key=None):
@@ -94,10 +105,21 @@ def attached(given: Adapters, trained, key=None):
 def export_adapters(workdir: Path, cfg, given: Adapters, trained, base: str) -> Path:
     """Writes `workdir/adapter`, a folder that PEFT loads over `base`; returns it."""
     folder = workdir / FOLDER
-    save_adapters(folder, cfg, trained, given.config, base)
+    written_by_first(
+        trained, lambda whole: save_adapters(folder, cfg, whole, given.config, base)
+    )
     return folder
 
 
-def merged(given: Adapters, trained):
-    """Plain parameters: base + scale * a @ b."""
-    return adapters_lib.merge(given.base, trained, given.config.scale)
+def merged(given: Adapters, trained, dtype=None):
+    """Plain parameters base + scale * a @ b; kernels without an adapter widened, too.
+
+    Args:
+      dtype: of all kernels that were adapted or quantised; see `models.adapters.merge`.
+    """
+    params = adapters_lib.merge(given.base, trained, given.config.scale, dtype)
+
+    def plain(kernel):
+        return dequantize(kernel, dtype or jnp.float32) if is_node(kernel) else kernel
+
+    return jax.tree.map(plain, params, is_leaf=is_node)

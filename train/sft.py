@@ -44,8 +44,9 @@ from train.commands import (
 )
 from train.decoder import train_decoder
 from train.distributed import by_first
+from train.errors import ConfigError
 from train.loop import LoopConfig
-from train.lora import LoRASettings, adapt, export_adapters, merged
+from train.lora import LoRASettings, adapt, check_targets, export_adapters, merged
 from train.optim import OptimizerConfig
 from train.settings import at_least, build, fraction, positive
 
@@ -93,6 +94,13 @@ def prepare(cfg: SFTConfig) -> Prepared:
     where.
     """
     model = read_model(cfg.checkpoint, cfg.dtype, cfg.remat, cfg.length)
+    if cfg.lora is not None:
+        check_targets(model, cfg.lora)
+        if cfg.optimizer.frozen:
+            raise ConfigError(
+                "config.optimizer.frozen: expected none, as config.lora freezes all "
+                f"but the adapters, got {cfg.optimizer.frozen}"
+            )
     tokenizer = load_tokenizer(cfg.checkpoint)
 
     def load(path):
@@ -139,11 +147,11 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> Result:
         )
         params = state.params
         if adapters is not None:
-            params = merged(adapters, state.params)
             own = export_adapters(
                 workdir, ready.model, adapters, state.params, cfg.checkpoint
             )
             by_first(lambda: print(f"adapter: {own}"))
+            params = merged(adapters, state.params, ready.model.param_dtype)
         folder = export(cfg, workdir, ready, params, loaded)
     return Result(folder, ready.steps, rows, last_metrics(rows))
 

@@ -141,6 +141,29 @@ def test_what_is_exported_is_what_was_trained(tmp_path):
     assert float(own.sum / own.weight) == pytest.approx(expected, 1e-5)
 
 
+@pytest.mark.parametrize("base", ["nf4", "int8"])
+def test_what_is_merged_is_plain_where_nothing_was_adapted_too(base):
+    """Equality with the original within the quantisation; every leaf an array."""
+    params = tiny_run.params()
+    settings = LoRASettings(rank=2, targets=("layers/attn/*",), base=base)
+    given = adapt(CFG, params, settings)
+    plain = merged(given, given.trained, jnp.bfloat16)
+    assert jax.tree.structure(plain) == jax.tree.structure(params)
+    kernel = plain["layers"]["mlp"]["up"]["kernel"]
+    assert kernel.dtype == plain["layers"]["attn"]["q"]["kernel"].dtype == jnp.bfloat16
+    before = params["layers"]["mlp"]["up"]["kernel"]
+    assert float(jnp.abs(kernel - before).max()) < 0.2 * float(jnp.abs(before).max())
+
+
+def test_another_seed_is_another_dropout():
+    keys = [
+        adapt(CFG, tiny_run.params(), LoRASettings(rank=2, dropout=0.1, seed=s)).noise
+        for s in (0, 1)
+    ]
+    first, second = map(jax.random.key_data, keys)
+    assert np.any(first != second)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
