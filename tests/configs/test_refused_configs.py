@@ -36,6 +36,18 @@ from train import reward, sft
         (sft, "sft.py", ("--config.optimizer.frozen=('embd/*',)",), ["frozen", "embd"]),
         (sft, "sft.py", ("--config.optimizer.warmup=99999",), ["optimizer.warmup"]),
         (sft, "sft.py", ("--wrokdir=x",), ["workdir"]),
+        (
+            sft,
+            "sft.py:qlora",
+            ("--config.lora.targets=('attn/*',)",),
+            ["config.lora", "'attn/*' matches no kernel"],
+        ),
+        (
+            sft,
+            "sft.py:qlora",
+            ("--config.optimizer.frozen=('embed/*',)",),
+            ["config.optimizer.frozen", "config.lora freezes all"],
+        ),
         (research_run, "ch6_easy_to_hard.py:tiny", (), ["'tiny'", "'mini'"]),
         (
             research_run,
