@@ -39,13 +39,13 @@ from train import reward, sft
         (
             sft,
             "sft.py:qlora",
-            ("--config.lora.targets=('attn/*',)",),
+            ("--config.length=64", "--config.lora.targets=('attn/*',)"),
             ["config.lora", "'attn/*' matches no kernel"],
         ),
         (
             sft,
             "sft.py:qlora",
-            ("--config.optimizer.frozen=('embed/*',)",),
+            ("--config.length=64", "--config.optimizer.frozen=('embed/*',)"),
             ["config.optimizer.frozen", "config.lora freezes all"],
         ),
         (research_run, "ch6_easy_to_hard.py:tiny", (), ["'tiny'", "'mini'"]),
