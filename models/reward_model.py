@@ -61,7 +61,8 @@ def token_scores(cfg: DecoderConfig, params, tokens, positions, segment_ids):
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
-def _padded_scores(cfg, params, tokens, lengths):
+def padded_scores(cfg, params, tokens, lengths):
+    """`token_scores` of one text a row, tokens int32 [B, T] with lengths [B]."""
     positions, segment_ids = decoder.plain_inputs(lengths, tokens.shape[1])
     return token_scores(cfg, params, tokens, positions, segment_ids)
 
@@ -102,7 +103,7 @@ def score_places(
         some = [rows[i] for i in chosen]
         count = batch if len(order) > batch else sampler.power_of_two(len(some))
         width = sampler.bucket(len(some[-1]))
-        scores = _padded_scores(cfg, params, *sampler.pad_rows(some, count, width))
+        scores = padded_scores(cfg, params, *sampler.pad_rows(some, count, width))
         if waiting is not None:  # fetched while the device is busy with the next
             _pick(found, places, *waiting)
         waiting = chosen, scores

@@ -43,7 +43,8 @@ from train.dpo import DPOConfig
 from train.errors import ConfigError
 from train.hlo_costs import costs
 from train.mesh import make_mesh
-from train.plan_runs import Given, Piece, pieces
+from train.plan_pieces import Given, Piece
+from train.plan_runs import pieces
 from train.plan_search import search
 from train.plan_terms import Function, Plan, per_chip, roofline, shard_bytes
 from train.ppo_run import RunConfig

@@ -292,7 +292,7 @@ def ppo(
         model, params, cfg, value, optimizer, value_optimizer or optimizer
     )
     run_key = jax.device_put(jax.random.key(cfg.seed), state.kl_coef.sharding)
-    update = make_update(models, cfg, sampling, state, _spread(mesh))
+    update = make_update(models, cfg, sampling, state, spread(mesh))
     step = make_iteration(
         model,
         cfg,
@@ -426,7 +426,7 @@ def best_state(
         return store.restore(step, abstract_state(state)), step
 
 
-def _spread(mesh):
+def spread(mesh):
     """Rows of minibatches over the devices of a mesh, as those of a placed batch."""
     if mesh is None:
         return lambda tree: tree

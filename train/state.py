@@ -31,7 +31,7 @@ def init_state(params, optimizer: Optimizer, *, copy: bool = True) -> TrainState
         return optimizer.tx.init(in_float32(trainable))
 
     shape = jax.eval_shape(init, trainable)
-    shardings = _moment_shardings(optimizer.tx, shape, trainable)
+    shardings = moment_shardings(optimizer.tx, shape, trainable)
     opt_state = jax.jit(init, out_shardings=shardings)(trainable)
     step = jax.device_put(jnp.int32(0), _replicated(params))
     state = TrainState(params, opt_state, step)
@@ -59,7 +59,8 @@ def all_finite(tree):
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
 
 
-def _moment_shardings(tx, opt_shape, params):
+def moment_shardings(tx, opt_shape, params):
+    """Moments lie as their parameters do; what is none lies whole everywhere."""
     everywhere = _replicated(params)
 
     def like(moment, param):

@@ -23,7 +23,7 @@ from train.hlo_costs import costs
 from train.losses import token_nll
 from train.optim import OptimizerConfig, make_optimizer
 from train.plan import Asked, define_flags, main, plan, read_config
-from train.plan_runs import abstract_params, abstract_state
+from train.plan_pieces import abstract_params, abstract_state
 from train.plan_search import changed, search
 from train.plan_terms import shard_bytes
 
