@@ -13,11 +13,11 @@ mini: the whole chapter with one seed: generators of two sizes, in-context learn
 evaluators, re-ranking, ReST-EM, iterative DPO, PPO, and programs.
 
     python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
-        --workdir=runs/ch6_mini
+        --workdir=runs/ch6
 
-    What to expect, and the time it takes, is in docs/results/ch6_mini.md.
+report: mini with three seeds; in the same folder it goes on from mini.
 
-report: mini with three seeds, in the same way. Not run in whole yet.
+    What to expect of both, and the time of every stage, is in docs/results/ch6.
 
 paper: the whole chapter with Llemma-7B on PRM800K, but for the programs.
 

@@ -172,11 +172,13 @@ def git_commit() -> str | None:
 
 
 def write(report: Report, folder: Path, origin: Provenance = Provenance()) -> Path:
-    """Writes report.json, report.md and report.html; returns the page's path."""
+    """Writes report.json, report.md with its figures, report.html; returns the page."""
     from research.report_html import html
-    from research.report_markdown import markdown
+    from research.report_markdown import FIGURES, figure_files, markdown
 
     folder = Path(folder)
+    for name, content in figure_files(report).items():
+        write_atomic(folder / FIGURES / name, content)
     write_json(folder / "report.json", _plain({"report": report, "origin": origin}))
     write_atomic(folder / "report.md", markdown(report, origin))
     write_atomic(folder / "report.html", html(report, origin))

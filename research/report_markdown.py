@@ -1,8 +1,9 @@
-"""The Markdown of a report: the same sections and tables, figures as their captions."""
+"""The Markdown of a report: its sections and tables, figures as files beside it."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from research.report import (
     Block,
@@ -19,22 +20,39 @@ from research.report import (
     paragraphs,
 )
 
+FIGURES = "figures"  # the folder of the files, beside the report
+
 
 def markdown(report: Report, origin: Provenance) -> str:
+    """The report as text; its figures are the files of `figure_files`."""
     parts = [f"# {_line(report.title)}", *map(_line, paragraphs(report.intro))]
+    names = iter(figure_files(report))
     for section in report.sections:
         parts.append(f"## {_line(section.title)}")
-        parts += [_block(b) for b in section.blocks]
+        parts += [_block(b, names) for b in section.blocks]
     return "\n\n".join([*parts, *_origin(origin)]) + "\n"
 
 
-def _block(block: Block) -> str:
+def figure_files(report: Report) -> dict[str, bytes]:
+    """{name: content} of the report's figures, numbered in their order."""
+    blocks = itertools.chain.from_iterable(s.blocks for s in report.sections)
+    found = {}
+    for figure in (block for block in blocks if isinstance(block, Figure)):
+        content, kind = figure.content, "png"
+        if isinstance(content, str):
+            content, kind = content.encode(), "svg"
+        found[f"{len(found) + 1}.{kind}"] = content
+    return found
+
+
+def _block(block: Block, figures: Iterator[str]) -> str:
     if isinstance(block, Table):
         note = f"\n\n{_line(block.note)}" if block.note else ""
         table = _table(block.columns, block.rows)
         return f"**{_line(block.caption)}**\n\n{table}{note}"
     if isinstance(block, Figure):
-        return f"*Figure: {_line(block.caption)}* ({_line(block.alt)})"
+        image = f"![{_line(block.alt)}]({FIGURES}/{next(figures)})"
+        return f"{image}\n\n*Figure: {_line(block.caption)}*"
     if isinstance(block, Text):
         caption = f"**{_line(block.caption)}**\n\n" if block.caption else ""
         if block.verbatim:

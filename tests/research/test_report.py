@@ -173,6 +173,7 @@ def test_all_forms_hold_the_same_cells(tmp_path):
     ]
     assert data["origin"]["seeds"] == [1, 2]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "figures",
         "report.html",
         "report.json",
         "report.md",
@@ -220,3 +221,16 @@ def test_malformed_reports_are_refused():
         Table(COLUMNS, [["a"]], "t")
     with pytest.raises(ValueError, match="unknown status"):
         Verdict("a", "maybe", "b")
+
+
+def test_the_markdown_shows_the_figures_that_lie_beside_it(tmp_path):
+    """Every picture of report.md is a file that holds its figure, in their order."""
+    report = example("plain")
+    write(report, tmp_path)
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (tmp_path / "report.md").read_text())
+    figures = [b for s in report.sections for b in s.blocks if isinstance(b, Figure)]
+    assert shown == ["figures/1.svg", "figures/2.png"]
+    for name, figure in zip(shown, figures, strict=True):
+        content = figure.content
+        expected = content.encode() if isinstance(content, str) else content
+        assert (tmp_path / name).read_bytes() == expected
