@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.errors import DataError
+from data.paths import as_path
 from data.records import parse_json
 
 # Those that transformers' AutoTokenizer reads, and are copied on export ...
@@ -63,7 +64,7 @@ class TokenizerFiles:
     model_contents: Mapping[str, bytes] | None = None
 
     def path(self, name: str) -> str:
-        return str(Path(self.directory) / name)
+        return str(as_path(self.directory) / name)
 
     def text(self, name: str) -> str:
         try:
@@ -183,4 +184,5 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     try:
         return TokenizerFiles(str(directory), read(TOKENIZER_FILES), read(MODEL_FILES))
     except OSError as error:
-        raise DataError(f"{directory}: cannot be read: {error.strerror}") from error
+        reason = error.strerror or error
+        raise DataError(f"{directory}: cannot be read: {reason}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data.errors import DataError
+from data.paths import as_path
 from data.tokenizer_files import SpecialTokens, TokenizerFiles, read_tokenizer_files
 
 UNKNOWN_ID = "\ufffd"  # how an id that the tokenizer does not know decodes
@@ -298,7 +299,7 @@ def special_pattern(special: Mapping[str, int]) -> re.Pattern:
 
 def load_tokenizer(directory) -> Tokenizer:
     """A checkpoint folder's tokenizer: `tokenizer.json`, else `tokenizer.model`."""
-    files = read_tokenizer_files(Path(directory))
+    files = read_tokenizer_files(as_path(directory))
     kinds = {"tokenizer.json": JsonTokenizer, "tokenizer.model": SentencePieceTokenizer}
     kind = next((kinds[name] for name in kinds if name in files.contents), None)
     if kind is None:

@@ -86,7 +86,7 @@ supervise() {
 
 follow() {
     if [ -f "$run/log" ]; then
-        timeout "$2" tail --bytes="+$(($1 + 1))" --follow --sleep-interval=0.5 \
+        timeout "$2" tail --bytes="+$(($1 + 1))" --follow --sleep-interval=0.1 \
             --pid="$(cat "$run/pid")" "$run/log" || true
     fi
 }

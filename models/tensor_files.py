@@ -11,6 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
 
 from models.errors import CheckpointError
+from models.paths import is_remote
+from models.remote_tensors import RemoteFile
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -59,7 +61,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as e:
-        raise CheckpointError(f"{path}: cannot read: {e.strerror}") from e
+        raise CheckpointError(f"{path}: cannot read: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
         raise CheckpointError(f"{path}: not UTF-8 text: {e}") from e
     except json.JSONDecodeError as e:
@@ -149,6 +151,8 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def _open(path: Path):
+    if is_remote(path):
+        return RemoteFile(path, DTYPES)
     try:
         return safe_open(path, framework="np")
     except SafetensorError as e:

@@ -17,8 +17,9 @@ It makes the slice, unless it is there, copies the code of HEAD to all hosts, in
 requirements.txt and requirements-tpu.txt, starts the command on each, detached, and
 shows worker 0's log. Ctrl-C ends the showing, not the run. A slice that was taken away
 is deleted and made again, and the same command started on it: it continues from its
---workdir, which therefore has to be on gs://. After each step the same launch command
-goes on where it is.
+--workdir, which therefore has to be on gs://, in a bucket whose objects the slice's
+service account may read and write (roles/storage.objectAdmin); checkpoints and data may
+be there, too. After each step the same launch command goes on where it is.
 
 Exit codes: 0 the run ended well on all hosts, 1 it failed on one (its last lines are
 shown), 2 wrong input, 4 preempted too often, 5 gcloud or git failed, 75 the run was
@@ -37,11 +38,13 @@ from pathlib import Path
 
 from absl import flags
 
+from models.paths import is_remote
 from research import slice_runs, slices
 from research.slice_runs import Runner
 from research.slices import Request
 from train.cli import BAD_INPUT, BUG, INTERRUPTED, OK
 from train.errors import ConfigError
+from train.remote import SHAPE
 
 ROOT = Path(__file__).parents[1]
 
@@ -172,10 +175,26 @@ def read_request(values: flags.FlagValues, command: tuple[str, ...]) -> Request:
 
 
 def check_workdir(request: Request, say: Callable[[str], None]) -> None:
-    """Raises ConfigError for a spot slice's --workdir that would go with the slice."""
+    """Raises ConfigError for a --workdir that the run would refuse, or would lose.
+
+    A spot slice takes its disks along; what research.run makes is only on disks.
+    """
     workdir = option(request.command, "--workdir")
-    if workdir and workdir.startswith("gs://"):
+    experiment = "research.run" in request.command
+    if workdir and is_remote(workdir):
+        if experiment:
+            raise ConfigError(
+                "--workdir: research.run keeps its stages on a local disk; expected a "
+                f"folder of the slice, got {workdir!r}"
+            )
+        if not SHAPE.fullmatch(workdir):
+            raise ConfigError(f"--workdir: expected gs://BUCKET/NAME, got {workdir!r}")
         return
+    if request.spot and experiment:
+        raise ConfigError(
+            "--spot: a preempted slice takes its disks along, where research.run keeps "
+            "its stages; leave --spot out"
+        )
     if request.spot:
         raise ConfigError(
             f"--spot: a preempted slice takes its disks along; expected "

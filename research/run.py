@@ -33,6 +33,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_dict
 
+from models.paths import is_remote
 from research.stages import (
     CONTINUES,
     CONTINUES_REDONE,
@@ -50,6 +51,7 @@ from train.files import write_atomic, write_json
 from train.settings import build
 
 REPORTS = ("report.md", "report.json", "report.html")
+FIGURES = "figures"  # of report.md
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -74,6 +76,11 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     if not values.workdir:
         raise ConfigError("--workdir: missing; expected the folder of this run")
+    if is_remote(values.workdir):
+        raise ConfigError(
+            f"--workdir: {values.workdir}: an experiment keeps its stages on a local "
+            "disk; expected a local folder, to be copied when it is done"
+        )
     refuse_several("an experiment")  # its stages keep their results on their own
     workdir = Path(values.workdir)
     plan = declare(config)
@@ -203,6 +210,8 @@ def publish(result: StageResult, workdir: Path) -> Path | None:
     for name in REPORTS:
         if (result.folder / name).is_file():
             write_atomic(workdir / name, (result.folder / name).read_bytes())
+    for path in (result.folder / FIGURES).glob("*"):
+        write_atomic(workdir / FIGURES / path.name, path.read_bytes())
     page = workdir / "report.html"
     return page if (result.folder / "report.html").is_file() else None
 

@@ -7,19 +7,28 @@ A folder holds one folder per saved step:
     00000040/manifest.json  size and SHA-256 of each file, checked before a restore
 
 Orbax notices a missing array but not every damaged one, hence the manifest. It is
-written just before the folder gets its final name, so no folder is without it.
+written just before the folder gets its final name, so no folder is without it. On gs://
+folders have no names to get: there a last object, commit_success.txt, says that all is
+written, and the store keeps the contents, so that the manifest has only sizes.
 """
 
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
 from models.errors import CheckpointError
+from models.paths import (
+    absolute,
+    as_path,
+    children,
+    is_remote,
+    remove_tree,
+    sizes_below,
+)
 from train.distributed import by_first
 from train.files import write_json
 
@@ -28,7 +37,8 @@ MANIFEST = "manifest.json"
 # Hashing a file costs about a second per gigabyte: above this, its size has to do.
 HASHED_BYTES = 1 << 30
 # Orbax writes these around its commit, after the manifest.
-_UNLISTED = {MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}
+COMMIT = "commit_success.txt"
+_UNLISTED = {MANIFEST, "_CHECKPOINT_METADATA", COMMIT}
 _STEP = re.compile(r"\d{8,}")
 _LEFTOVER = re.compile(r"\d{8,}\.(orbax-checkpoint-tmp.*|deleted)")
 
@@ -36,7 +46,7 @@ _LEFTOVER = re.compile(r"\d{8,}\.(orbax-checkpoint-tmp.*|deleted)")
 class _Handler(ocp.CompositeCheckpointHandler):
     def finalize(self, directory):
         super().finalize(directory)
-        write_manifest(Path(directory))
+        write_manifest(as_path(directory))
 
 
 @ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
@@ -62,7 +72,7 @@ class Checkpoints:
         best: str | None = None,
         highest: bool = False,
     ):
-        self.folder = Path(folder).absolute()
+        self.folder = absolute(folder)
         self.keep_last, self.best, self.highest = keep_last, best, highest
         self._writer = ocp.AsyncCheckpointer(
             _Handler(
@@ -80,9 +90,10 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Saved steps in order; CheckpointError if the folder holds anything else."""
         found = []
-        for path in sorted(self.folder.glob("*")):
+        for path in children(self.folder):
             if _STEP.fullmatch(path.name) and path.is_dir():
-                found.append(int(path.name))
+                if _committed(path):
+                    found.append(int(path.name))
             elif not _LEFTOVER.fullmatch(path.name):
                 raise CheckpointError(
                     f"{path}: not a checkpoint of this program; expected a new folder, "
@@ -134,7 +145,7 @@ class Checkpoints:
         Waits for the previous write, and raises what went wrong with it.
         """
         self._writer.wait_until_finished()
-        self._prune()
+        by_first(self._prune)
         arrays = by_name(state)
         tree = {name: [list(x.shape), x.dtype.name] for name, x in arrays.items()}
         meta = {"format": FORMAT, "step": step, "eval": {}, **meta, "tree": tree}
@@ -184,11 +195,22 @@ class Checkpoints:
             kept.add(self._best_step())
         for step in steps:
             if step not in kept:
-                # Renamed first: half a checkpoint must not look like one.
-                self.path(step).rename(self.folder / f"{step:08d}.deleted")
-        for path in self.folder.glob("*"):
-            if _LEFTOVER.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+                self._disown(step)
+        for path in children(self.folder):
+            if _LEFTOVER.fullmatch(path.name) or not _committed(path):
+                remove_tree(path)
+
+    def _disown(self, step: int) -> None:
+        """What is being deleted, half a checkpoint, must not look like one."""
+        if is_remote(self.folder):
+            (self.path(step) / COMMIT).unlink()
+        else:
+            self.path(step).rename(self.folder / f"{step:08d}.deleted")
+
+
+def _committed(path) -> bool:
+    """Whether a step's folder is whole; a local one is, by having its name."""
+    return not is_remote(path) or (path / COMMIT).exists()
 
 
 def by_name(tree) -> dict:
@@ -215,11 +237,11 @@ def check_tree(path: Path, wanted: dict, saved: dict) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Lists the files of a checkpoint with their sizes and SHA-256."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name not in _UNLISTED:
-            files[name] = [path.stat().st_size, _digest(path)]
+    files = {
+        name: [size, _digest(folder / name, size)]
+        for name, size in sizes_below(folder).items()
+        if name not in _UNLISTED
+    }
     write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
@@ -239,24 +261,24 @@ def verify(folder: Path, within: str = "") -> None:
         ) from e
     if not ours:
         raise CheckpointError(f"{path}: expected the format {FORMAT!r}")
+    found = sizes_below(folder)
     for name, (size, digest) in files.items():
         if not name.startswith(within):
             continue
         file = folder / name
         advice = f"the checkpoint is damaged; delete {folder} to use the one before"
-        if not file.is_file():
+        if name not in found:
             raise CheckpointError(f"{file}: missing; {advice}")
-        if file.stat().st_size != size:
-            found = file.stat().st_size
+        if found[name] != size:
             raise CheckpointError(
-                f"{file}: expected {size} bytes, found {found}; {advice}"
+                f"{file}: expected {size} bytes, found {found[name]}; {advice}"
             )
-        if digest is not None and _digest(file) != digest:
+        if digest is not None and _digest(file, size) != digest:
             raise CheckpointError(f"{file}: its contents have changed; {advice}")
 
 
-def _digest(path: Path) -> str | None:
-    if path.stat().st_size > HASHED_BYTES:
+def _digest(path: Path, size: int) -> str | None:
+    if size > HASHED_BYTES or is_remote(path):
         return None
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -21,8 +21,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from models.paths import is_remote
 from train import distributed
 from train.errors import ConfigError, Diverged, Preempted
+from train.remote import check_remote
+from train.resume import flatten
 from train.settings import nearest, one_of
 
 OK, BUG, BAD_INPUT, DIVERGED, PREEMPTED, LOST, INTERRUPTED = 0, 1, 2, 3, 75, 76, 130
@@ -110,8 +113,11 @@ def parse(
         raise ConfigError(
             f"unexpected argument {extra[0]!r}; flags look like --name=value"
         )
+    for key, value in flatten(values.config.to_dict()).items():
+        if isinstance(value, str):
+            check_remote(f"config.{key}", value, there=True)
     if values.workdir:
-        _check_workdir(Path(values.workdir).absolute())
+        _check_workdir(values.workdir)
     return values.config, values
 
 
@@ -206,8 +212,12 @@ def _leaves(config, prefix: str = "") -> list[str]:
     return leaves
 
 
-def _check_workdir(path: Path) -> None:
+def _check_workdir(workdir: str) -> None:
     """Raises ConfigError unless files can be written there; makes nothing."""
+    check_remote("--workdir", workdir, there=False)
+    if is_remote(workdir):
+        return
+    path = Path(workdir).absolute()
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir():
         raise ConfigError(f"--workdir: {there}: is a file; expected a folder")

@@ -1,15 +1,23 @@
-"""Files that are either whole or absent: write beside, flush to disk, rename."""
+"""Files that are either whole or absent: write beside, flush to disk, rename.
+
+On an object store that is what writing does anyway.
+"""
 
 import json
 import os
 from pathlib import Path
 
+from models.paths import as_path, is_remote
+
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a file such that a reader, or a crash, never sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = as_path(path)
     data = content.encode() if isinstance(content, str) else content
+    if is_remote(path):
+        path.write_bytes(data)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:

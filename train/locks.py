@@ -5,6 +5,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from models.paths import is_remote
+
 
 @contextlib.contextmanager
 def locked(path: Path, error: type[Exception]):
@@ -12,7 +14,14 @@ def locked(path: Path, error: type[Exception]):
 
     Yields the open file. The operating system drops the lock when the last process
     that has this file open ends, however it ends: a child that inherits it shares it.
+
+    On gs:// there is no such lock (one made of an object would outlive a preempted
+    slice and keep its successor out): nothing is held, and None is yielded. There a
+    run's name has to be its own, as that of its slice is for `research.launch`.
     """
+    if is_remote(path):
+        yield None
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as f:
         try:

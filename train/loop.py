@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from train.distributed import refuse_several
+from models.paths import as_path, is_remote
 from train.errors import ConfigError, Diverged, Preempted
 from train.metrics import MetricsLog
 from train.progress import Progress
@@ -166,9 +166,7 @@ def fit(
     }
     if cfg.watches and evaluate is None:
         raise ConfigError(f"{cfg.watches}: needs held-out data to evaluate on")
-    if not guard:
-        refuse_several("training on rollouts")
-    workdir = None if workdir is None else Path(workdir)
+    workdir = None if workdir is None else as_path(workdir)
     with contextlib.ExitStack() as stack:
         store, saved, start = None, None, 0
         cursor = {"position": 0, "window": []}
@@ -324,6 +322,11 @@ class _Trace:
     def __init__(self, span, workdir):
         if span is not None and workdir is None:
             raise ConfigError("profile: needs a folder to write to")
+        if span is not None and is_remote(workdir):
+            raise ConfigError(
+                f"profile: is written to local disks only, not to {workdir}; expected "
+                "None, or a local --workdir"
+            )
         self._span, self._workdir, self._on = span, workdir, False
 
     def __enter__(self):

@@ -7,11 +7,12 @@ a run is resumed, and `perf/*` and `time`, which are of the clock.
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from models.errors import CheckpointError
+from models.paths import as_path
+from train.appended import appended
+from train.board import Board
 
 # Peak dense bfloat16 FLOP/s per chip, from the vendors' data sheets; the first name
 # that `device_kind` contains counts.
@@ -64,6 +65,8 @@ class MetricsLog:
 
     `position` (bytes) is where a resumed run continues; what follows it is cut off.
     With folder None rows are only kept in `rows`, which also holds the earlier ones.
+    In a folder on gs:// what was written last comes half a minute later, TensorBoard's
+    two minutes; of rows all are there before a checkpoint is saved.
     """
 
     def __init__(self, folder, *, position: int = 0, tensorboard: bool = True):
@@ -71,25 +74,14 @@ class MetricsLog:
         self._file = self._board = None
         if folder is None:
             return
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = as_path(folder)
         path = folder / "metrics.jsonl"
-        size = path.stat().st_size if path.exists() else 0
-        if size < position:
-            raise CheckpointError(
-                f"{path}: expected the {position} bytes written before the checkpoint, "
-                f"found {size}"
-            )
         if position:
             self.rows = _read_rows(path, position)
-        self._file = open(path, "ab")
-        self._file.truncate(position)
+        self._file = appended(path, position)
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
             last = self.rows[-1]["step"] if self.rows else 0
-            board = str(folder / "tensorboard")
-            self._board = SummaryWriter(board, purge_step=last + 1)
+            self._board = Board(folder / "tensorboard", last + 1)
 
     def __enter__(self):
         return self
@@ -107,26 +99,25 @@ class MetricsLog:
         self.rows.append(row)
         if self._file is not None:
             self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-            self._file.flush()
         if self._board is not None:
-            for name, value in finite.items():
-                if name != "time" and value is not None:
-                    self._board.add_scalar(name, value, step)
+            shown = {k: v for k, v in finite.items() if k != "time" and v is not None}
+            self._board.write(step, shown)
 
     def position(self) -> int:
         """Bytes of the file so far, on disk when this returns."""
-        if self._file is None:
-            return 0
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        return 0 if self._file is None else self._file.position()
 
 
-def _read_rows(path: Path, size: int) -> list[dict]:
+def _read_rows(path, size: int) -> list[dict]:
     """The rows in the first `size` bytes; CheckpointError names a damaged line."""
-    with open(path, "rb") as f:
-        lines = f.read(size).splitlines()
+    content = path.read_bytes() if path.exists() else b""
+    if len(content) < size:
+        raise CheckpointError(
+            f"{path}: expected the {size} bytes written before the checkpoint, "
+            f"found {len(content)}"
+        )
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(content[:size].splitlines(), 1):
         try:
             row = json.loads(line)
         except ValueError:

@@ -57,6 +57,25 @@ echo "uv $*" >> "$HOME/calls"
 exec python3 -m venv "${@: -1}"
 """
 
+# What the workers are to run: bash job.sh WHAT ...
+JOB = r"""
+echo "begin $HOSTNAME"
+case $1 in
+arguments) printf '%s\0' "$@" > "$HOME/arguments" ;;
+fail) if [ "$HOSTNAME" = "t1v-n-0-w-$2" ]; then echo "the reason"; exit "$3"; fi ;;
+wait)
+    trap 'echo saved; exit 75' TERM
+    for i in $(seq 600); do
+        if [ -f "$HOME/go" ]; then exit 0; fi
+        sleep 0.05
+    done ;;
+second) # waits the first time, which leaves a file in folder $2; then ends well
+    if [ -f "$2/$HOSTNAME" ]; then echo "continued"; exit 0; fi
+    touch "$2/$HOSTNAME"
+    sleep 30 ;;
+esac
+"""
+
 
 class Cloud:
     """A cloud in a folder, for a test.
@@ -114,6 +133,21 @@ class Cloud:
         """Ends whatever still runs on workers."""
         for name in self.read()["nodes"]:
             kill_runs(self.folder, name)
+
+
+def make_repository(root: Path, ours: Path) -> Path:
+    """A repository with what a launch needs of ours, and job.sh, all committed."""
+    for folder in ("launch", "configs"):
+        (root / folder).mkdir()
+    shutil.copy(ours / "launch/worker.sh", root / "launch")
+    (root / "configs/ppo.py").write_text("")
+    (root / "job.sh").write_text(JOB)
+    for name in ("requirements.txt", "requirements-tpu.txt", "constraints.txt"):
+        (root / name).write_text(name)
+    git = ["git", "-C", root, "-c", "user.name=n", "-c", "user.email=e"]
+    for more in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "m"]):
+        subprocess.run([*git, *more], check=True)
+    return root
 
 
 def short(call: list[str]) -> str:

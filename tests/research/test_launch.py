@@ -14,56 +14,26 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from helpers.gcloud import Cloud, short, write_program
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers.gcloud import Cloud, make_repository, short, write_program
 
-from research import launch, slice_runs, slices
-from research.slices import Request, SliceType, Worker, parse_tpu
-from train.errors import ConfigError
+from research import launch, slice_runs
 
 ROOT = Path(__file__).parents[2]
 SLICE = ("--name=ppo", "--zone=us-west4-a")
 NEW = (*SLICE, "--tpu=v5p-16")  # two hosts
-REQUEST = Request("ppo", "us-west4-a", None, parse_tpu("v5e-16"), commit="c0ffee")
-
-JOB = r"""
-echo "begin $HOSTNAME"
-case $1 in
-arguments) printf '%s\0' "$@" > "$HOME/arguments" ;;
-fail) if [ "$HOSTNAME" = "t1v-n-0-w-$2" ]; then echo "the reason"; exit "$3"; fi ;;
-wait)
-    trap 'echo saved; exit 75' TERM
-    for i in $(seq 600); do
-        if [ -f "$HOME/go" ]; then exit 0; fi
-        sleep 0.05
-    done ;;
-second) # waits the first time, which leaves a file in folder $2; then ends well
-    if [ -f "$2/$HOSTNAME" ]; then echo "continued"; exit 0; fi
-    touch "$2/$HOSTNAME"
-    sleep 30 ;;
-esac
-"""
 FIRST = [  # all that a launch does on a new slice, and looking at it in between
     "create", "describe", "describe", "status", "scp", "unpack", "install", "start",
 ]  # fmt: skip
+EXPERIMENT = ("python", "-m", "research.run", "--config=configs/ppo.py")
+
+
+def GS(*arguments):
+    return (*arguments, "--workdir=gs://bucket/w")
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    root = tmp_path_factory.mktemp("repository")
-    (root / "launch").mkdir()
-    (root / "configs").mkdir()
-    shutil.copy(ROOT / slices.WORKER_FILE, root / "launch")
-    (root / "configs" / "ppo.py").write_text("")
-    (root / "job.sh").write_text(JOB)
-    for name in ("requirements.txt", "requirements-tpu.txt", "constraints.txt"):
-        (root / name).write_text(name)
-    git = ["git", "-C", root, "-c", "user.name=n", "-c", "user.email=e"]
-    for more in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "m"]):
-        subprocess.run([*git, *more], check=True)
-    return root
+    return make_repository(tmp_path_factory.mktemp("repository"), ROOT)
 
 
 @pytest.fixture
@@ -92,195 +62,6 @@ def run(cloud, repository, capsys):
     return run
 
 
-# -- Names of slices -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text, accelerator, chips, hosts",
-    [
-        ("v5e-64", "v5litepod-64", 64, 16), ("v5litepod-16", "v5litepod-16", 16, 4),
-        ("v5e:8x8", "v5litepod-64", 64, 16), ("v5e-8", "v5litepod-8", 8, 1),
-        ("v5e-1", "v5litepod-1", 1, 1), ("v6e:16x16", "v6e-256", 256, 64),
-        ("v6e-8", "v6e-8", 8, 1), ("v5p-128", "v5p-128", 64, 16),
-        ("v5p:4x4x4", "v5p-128", 64, 16), ("v5p:16x16x24", "v5p-12288", 6144, 1536),
-        ("v4-8", "v4-8", 4, 1), ("v4:2x2x4", "v4-32", 16, 4),
-    ],
-)  # fmt: skip
-def test_spellings_of_a_slice(text, accelerator, chips, hosts):
-    tpu = parse_tpu(text)
-    assert (tpu.accelerator, tpu.chips, tpu.hosts) == (accelerator, chips, hosts)
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("v6x-8", "did you mean 'v6e'"), ("h100-8", "known: v4, v5e, v5litepod"),
-        ("v5e-63", "expected one of v5litepod-1 (1x1)"), ("v5e", "e.g. v5e-64"),
-        ("v5p:4x4", "v5p-128 (4x4x4)"), ("v5e-0x8", "no slice"), ("", "got ''"),
-    ],
-)  # fmt: skip
-def test_unknown_slices(text, message):
-    with pytest.raises(ConfigError, match="^--tpu: ") as error:
-        parse_tpu(text)
-    assert message in str(error.value)
-
-
-def test_every_shape_has_its_own_type():
-    for kind in slices.KINDS:
-        types = [SliceType(kind, shape) for shape in kind.shapes]
-        assert len({t.accelerator for t in types}) == len(types)
-        for t in types:
-            assert parse_tpu(t.accelerator) == parse_tpu(f"{kind.name}:{t.shape}") == t
-            assert t.hosts * (t.chips if t.hosts == 1 else 4) == t.chips
-
-
-# -- Commands ------------------------------------------------------------------
-
-
-def test_the_commands_that_create():
-    vm = "gcloud compute tpus tpu-vm create ppo --accelerator-type=v5litepod-16"
-    where = "--zone=us-west4-a --quiet"
-    assert shlex.join(slices.create(REQUEST)) == (
-        f"{vm} --version=v2-alpha-tpuv5-lite {where}"
-    )
-    spot = REQUEST._replace(spot=True, runtime="mine", project="p")
-    assert shlex.join(slices.create(spot)) == (
-        f"{vm} --version=mine --spot --zone=us-west4-a --project=p --quiet"
-    )
-    queue = REQUEST._replace(spot=True, queued=True, tpu=parse_tpu("v5p-16"))
-    assert shlex.join(slices.create(queue)) == (
-        "gcloud compute tpus queued-resources create ppo --node-id=ppo "
-        f"--accelerator-type=v5p-16 --runtime-version=v2-alpha-tpuv5 --spot {where}"
-    )
-
-
-words = st.lists(
-    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=12)
-    | st.sampled_from(
-        ["$(touch x)", "`id`", "a b", "'", '"', "\\", "\n", "-", "*", ""]
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-@settings(deadline=None)
-@given(words)
-def test_the_runs_arguments_stay_arguments(arguments):
-    """A shell, ours or a worker's, sees each as one word, whatever is in it."""
-    command = slices.start(REQUEST._replace(command=tuple(arguments)))
-    assert shlex.split(shlex.join(command)) == command
-    (script,) = [c for c in command if c.startswith("--command=")]
-    # What gcloud and ssh do with it: cut at spaces, then joined again.
-    sent = " ".join(script.removeprefix("--command=").split(" "))
-    run = REQUEST._replace(command=tuple(arguments)).run
-    assert shlex.split(sent) == ["bash", slices.WORKER, "start", run, *arguments]
-
-
-@settings(max_examples=20, deadline=None)
-@given(arguments=words)
-def test_bash_sees_them_so_too(tmp_path_factory, arguments):
-    home = tmp_path_factory.getbasetemp() / "quoting"
-    program = home / slices.WORKER
-    program.parent.mkdir(parents=True, exist_ok=True)
-    program.write_text("printf '%s\\0' \"$@\"")
-    script = slices.worker("start", *arguments)
-    done = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True)
-    assert done.stdout.decode() == "".join(a + "\0" for a in ("start", *arguments))
-    assert done.stderr == b"" and os.listdir(home) == [slices.HOME]
-
-
-def test_runs_are_the_same_by_code_and_command():
-    one = REQUEST._replace(command=("a", "b"))
-    assert one.run == one._replace(spot=True, queued=True).run
-    others = {("a b",), ("a", "b", ""), ("b", "a")}
-    assert len({one._replace(command=c).run for c in others} | {one.run}) == 4
-    assert one._replace(commit="other").run != one.run
-
-
-# -- States --------------------------------------------------------------------
-
-
-def node(state, accelerator="v5litepod-16"):
-    return {"state": state, "acceleratorType": accelerator}
-
-
-def queued(state):
-    return {"state": {"state": state, "failedData": {"error": {"message": "why"}}}}
-
-
-@pytest.mark.parametrize(
-    "queue, vm, step",
-    [
-        (None, None, "create"), (None, "READY", "ready"), (None, "CREATING", "wait"),
-        (None, "REPAIRING", "wait"), (None, "PREEMPTED", "delete"),
-        (None, "TERMINATED", "delete"), (None, "DELETING", "wait"),
-        ("ACCEPTED", None, "wait"), ("WAITING_FOR_RESOURCES", None, "wait"),
-        ("PROVISIONING", None, "wait"), ("PROVISIONING", "CREATING", "wait"),
-        ("ACTIVE", "READY", "ready"), ("ACTIVE", None, "delete"),
-        ("SUSPENDING", None, "wait"), ("SUSPENDED", None, "delete"),
-        ("SUSPENDED", "PREEMPTED", "delete"), ("DELETING", None, "wait"),
-    ],
-)  # fmt: skip
-def test_what_to_do_next(queue, vm, step):
-    given = queued(queue) if queue else None, node(vm) if vm else None
-    assert slices.next_step(REQUEST, *given) == step
-
-
-@pytest.mark.parametrize(
-    "queue, vm, message",
-    [
-        (
-            None,
-            node("READY", "v6e-16"),
-            "is there and is v6e-16; expected v5litepod-16",
-        ),
-        (None, node("STOPPED"), "is STOPPED; expected READY"),
-        (queued("FAILED"), None, "the request ppo failed: why"),
-    ],
-)
-def test_slices_that_cannot_be_used(queue, vm, message):
-    with pytest.raises(ConfigError, match=message):
-        slices.next_step(REQUEST, queue, vm)
-
-
-def workers(text):
-    """'running exited:0' as workers 0 and 1."""
-    found = []
-    for i, word in enumerate(text.split()):
-        state, _, code = word.partition(":")
-        found.append(Worker(f"n-w-{i}", "id", state, int(code) if code else None, 9))
-    return found
-
-
-@pytest.mark.parametrize(
-    "text, how",
-    [
-        ("running running", "running"), ("running", "unknown"), ("", "unknown"),
-        ("exited:0 running", "running"), ("exited:0 exited:0", "finished"),
-        ("exited:1 running", "failed"), ("exited:0 lost", "failed"),
-        ("exited:75 exited:0", "interrupted"), ("exited:75 running", "running"),
-        ("stopped:75 exited:0", "stopped"), ("stopped:137 stopped:75", "stopped"),
-        ("absent absent", "idle"), ("idle running", "idle"),
-        ("exited:3 exited:75", "failed"),
-    ],
-)  # fmt: skip
-def test_how_a_run_is(text, how):
-    assert slices.verdict(workers(text), 2) == how
-
-
-def test_reading_what_workers_say_amid_noise():
-    out = (
-        "SSH: Attempting\nsalign-worker t1v-n-w-10 ab exited 3 70\r\n"
-        "salign-worker t1v-n-w-2 ab running - 12\nsalign-worker x y\n"
-        "salign-worker lone - absent - 0\n"
-    )
-    found = slices.read_status(out)
-    assert [(w.index, w.state, w.code, w.bytes) for w in found] == [
-        (0, "absent", None, 0), (2, "running", None, 12), (10, "exited", 3, 70),
-    ]  # fmt: skip
-
-
 # -- The dry run ---------------------------------------------------------------
 
 
@@ -305,10 +86,6 @@ def test_a_dry_run_prints_what_a_shell_can_run(run, cloud, repository, tmp_path)
     assert not cloud.read()["nodes"] and not cloud.read()["queues"]
 
 
-def GS(*arguments):
-    return (*arguments, "--workdir=gs://b/w")
-
-
 @pytest.mark.parametrize(
     "flag, verbs",
     [("--attach", ["follow", "status"]), ("--stop", ["stop"]),
@@ -324,6 +101,9 @@ def test_dry_runs_of_the_rest(run, cloud, flag, verbs):
 @pytest.mark.parametrize(
     "arguments, job, message",
     [
+        ([*NEW], ("x", "--workdir=gs://b"), "expected gs://BUCKET/NAME, got 'gs://b'"),
+        ([*NEW, "--spot"], EXPERIMENT, "--spot: a preempted slice takes its disks"),
+        ([*NEW], GS(*EXPERIMENT), "research.run keeps its stages on a local disk"),
         (["--zone=us-west4-a"], ("x",), "--name: missing"),
         (["--name=ppo"], ("x",), "--zone: missing"),
         (["--name=-x", "--zone=us-west4-a"], ("x",), "--name: expected lower-case"),
@@ -615,46 +395,3 @@ def test_help_names_every_exit_code_and_flag(run):
         assert f" {n} " in out.partition("Exit codes:")[2]
     for flag in ("--yes", "--queued", "--spot", "--restarts", "--attach", "--stop"):
         assert flag in out
-
-
-# -- For other launchers -------------------------------------------------------
-
-
-def test_the_skypilot_file_names_what_is_there():
-    task = yaml.safe_load((ROOT / "launch/skypilot.yaml").read_text())
-    resources = task["resources"]
-    kind = parse_tpu(resources["accelerators"].removeprefix("tpu-")).kind
-    assert resources["accelerator_args"] == {"runtime_version": kind.runtime}
-    assert resources["use_spot"] and task["workdir"] == "."
-    assert task["setup"].strip() == f"bash {slices.WORKER_FILE} install"
-    script = (ROOT / slices.WORKER_FILE).read_text()
-    for name in ("requirements.txt", "requirements-tpu.txt", "constraints.txt"):
-        assert name in script and (ROOT / name).is_file()
-    assert (ROOT / task["envs"]["CONFIG"].partition(":")[0]).is_file()
-    words = shlex.split(task["run"].replace("\\\n", " "))
-    assert words[:5] == ["bash", slices.WORKER_FILE, "exec", "python", "-m"]
-    assert (ROOT / (words[5].replace(".", "/") + ".py")).is_file()
-    used = {w.partition("=")[2].lstrip("$") for w in words if "=$" in w}
-    assert used == set(task["envs"])
-
-
-def test_the_xpk_script_quotes_the_command(tmp_path):
-    write_program(tmp_path / "xpk", "#!/bin/bash\nprintf '%s\\0' \"$@\"\n")
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = ["python", "-m", "train.ppo", "a b'$(id)\n", "--workdir=gs://b/w"]
-    arguments = ["bash", ROOT / "launch/xpk.sh", "pods", "ppo", "v5litepod-64"]
-    done = subprocess.run(
-        [*arguments, *command], env=environment, capture_output=True, check=True
-    )
-    words = done.stdout.decode().split("\0")[:-1]
-    assert words[:2] == ["workload", "create"] and "--tpu-type=v5litepod-64" in words
-    script = words[-1].removeprefix("--command=")
-    assert "\n" not in script
-    show = script.replace("bash launch/worker.sh install && ", "").replace(
-        "bash launch/worker.sh exec", "printf '%s\\0'"
-    )
-    out = subprocess.run(["bash", "-c", show], capture_output=True).stdout.decode()
-    assert out.split("\0")[:-1] == command
-    local = [*arguments, "python", "--workdir=runs/x"]
-    done = subprocess.run(local, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "--workdir=gs://" in done.stderr

@@ -105,7 +105,7 @@ def test_a_run_that_begins_lists_the_rows_it_skipped(module, command, tmp_path):
         assert json.loads(json.loads(bad)["raw"]) == {"prompt": 1}
 
 
-def stop(*_):
+def stop(*_, **__):
     raise SystemExit(0)
 
 
