@@ -5,7 +5,7 @@ V vocab, L layers.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 DType = Literal["float32", "bf16_compute", "bfloat16"]
 Remat = Literal["none", "full", "dots"]
 LayerLoop = Literal["auto", "scan", "unroll"]
+Attention = Literal["auto", "dense", "chunked", "splash", "cudnn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,13 @@ class DecoderConfig:
     bfloat16 compute), 'bfloat16' (both). Softmax, norms and logits are float32 always.
     ``layer_loop``: 'scan' compiles one layer (deep models), 'unroll' compiles each
     (shallow models on CPU, where a loop body runs on fewer threads), 'auto' chooses.
+    ``attention``: of rows without context (training, scoring, prefill). 'dense' holds
+    T x T scores; 'chunked' blocks of them, anywhere; 'splash' is a kernel for TPUs (T a
+    multiple of 128 on each device, heads of 64, 128 or 256; float32 is rounded; without
+    a TPU it is interpreted, slowly), 'cudnn' one for GPUs (bfloat16, heads of at most
+    128, no packed rows). What a kernel does not take is 'chunked'. 'auto': dense for
+    short rows, and for long ones the kernel of the device, chunked in float32. Windows
+    are exact where positions in a segment go up by one, as everywhere here.
     ``mesh``: the devices that activations and caches are spread over; None where they
     are on one.
     """
@@ -67,6 +75,7 @@ class DecoderConfig:
     dtype: DType = "float32"
     remat: Remat = "none"
     layer_loop: LayerLoop = "auto"
+    attention: Attention = "auto"
     mesh: Mesh | None = None
 
     def __post_init__(self):
@@ -77,6 +86,11 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim ({self.head_dim}) must be even for rope")
+        if self.attention not in get_args(Attention):
+            raise ValueError(
+                f"attention is {self.attention!r}; expected one of "
+                f"{', '.join(get_args(Attention))}"
+            )
         if self.sliding_layers and len(self.sliding_layers) != self.n_layers:
             raise ValueError(
                 f"sliding_layers has {len(self.sliding_layers)} entries for "

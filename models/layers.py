@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models import attention as attn
+from models import flash
 from models import rope as rope_lib
 from models.config import DecoderConfig
 from models.kernels import is_node, project
@@ -70,7 +71,8 @@ class Attention(nn.Module):
     """Grouped-query attention over the tokens' own keys and the contexts.
 
     ``write(keys, values)`` says what the own block is and what is returned beside the
-    output: the own keys themselves, or a cache that they have entered.
+    output: the own keys themselves, or a cache that they have entered. ``masks``: of
+    the own block and of each context; or `flash.Places`, and no contexts.
     """
 
     cfg: DecoderConfig
@@ -90,11 +92,14 @@ class Attention(nn.Module):
             k = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="k_norm")(k)
         q, k = rope_lib.rotate(q, rotation), rope_lib.rotate(k, rotation)
         own, written = write(k, v)
-        blocks = tuple(
-            attn.Block(keys, values, mask)
-            for (keys, values), mask in zip((own, *contexts), masks, strict=True)
-        )
-        y = attn.attention(q, blocks, precision=cfg.precision)
+        if isinstance(masks, flash.Places):
+            y = flash.attention(cfg, q, *own, masks)
+        else:
+            blocks = tuple(
+                attn.Block(keys, values, mask)
+                for (keys, values), mask in zip((own, *contexts), masks, strict=True)
+            )
+            y = attn.attention(q, blocks, precision=cfg.precision)
         y = y.swapaxes(1, 2).reshape(*x.shape[:2], N * H)
         return Linear((N, H), (D,), cfg.out_bias, cfg, name="out")(y), written
 

@@ -5,6 +5,7 @@ Convention of `transformers`: the head dimension is split in halves (not interle
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from models.config import RopeConfig
@@ -45,9 +46,13 @@ def frequencies(rope: RopeConfig, head_dim: int, length=None):
 
 
 def segment_lengths(positions, segment_ids):
-    """Length of the segment that each token belongs to, int32 [B, T]."""
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return jnp.max(jnp.where(same, positions[:, None, :] + 1, 0), axis=-1)
+    """Length of the segment that each token belongs to, int32 [B, T]; ids <= T."""
+
+    def row(positions, ids):
+        longest = jnp.zeros(ids.size + 1, jnp.int32).at[ids].max(positions + 1)
+        return longest[ids]
+
+    return jax.vmap(row)(positions, segment_ids)
 
 
 def rotations(rope: RopeConfig, head_dim: int, positions, lengths=None):

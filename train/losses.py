@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from data.batch import TokenBatch
 from models import decoder
 from models.config import DecoderConfig
+from models.sharding import ROWS, constrain
+from train.mesh import column_parts
 
 
 class Loss(NamedTuple):
@@ -35,25 +38,45 @@ def token_nll(
     its own segment is not predicted, whatever its weight.
 
     Args:
-      chunk: columns whose logits are held at once, so that float32 [B, T, V] never is;
-        they are computed again in the backward pass. None: all.
+      chunk: see `map_columns`; so float32 [B, T, V] is never held.
     """
     hidden = decoder.forward(
         cfg, params, batch.tokens, batch.positions, batch.segment_ids
     )
     targets, weights = shifted(batch)
-    if chunk is None or chunk >= targets.shape[1]:
-        nll = target_nll(decoder.logits(cfg, params, hidden), targets)
-        return Loss(jnp.sum(nll * weights), jnp.sum(weights))
 
-    def chunk_sum(total, xs):
-        h, y, w = xs
-        nll = target_nll(decoder.logits(cfg, params, h), y)
-        return total + jnp.sum(nll * w), None
+    def nll(xs):
+        h, y = xs
+        return target_nll(decoder.logits(cfg, params, h), y)
 
-    xs = jax.tree.map(lambda x: _columns(x, chunk), (hidden, targets, weights))
-    total, _ = jax.lax.scan(jax.checkpoint(chunk_sum), jnp.float32(0), xs)
-    return Loss(total, jnp.sum(weights))
+    found = map_columns(nll, (hidden, targets), chunk, cfg.mesh)
+    return Loss(jnp.sum(found * weights), jnp.sum(weights))
+
+
+def map_columns(fn, xs, chunk: int | None, mesh: Mesh | None = None):
+    """fn of arrays [B, T, ...] -> [B, T], a part of the columns at a time.
+
+    What fn holds is held for one part only: it is computed again in the backward pass.
+
+    Args:
+      fn: tree of [B, c, ...] -> [B, c], each column by itself.
+      chunk: columns that a device computes at once; None: all.
+      mesh: the columns of xs lie in order over its axis `sequence`. A part is made of
+        some from every device, so that all of them work on it, and on what they hold.
+    """
+    T = jax.tree.leaves(xs)[0].shape[1]
+    shares = column_parts(mesh, T)
+    if chunk is None or chunk * shares >= T:
+        return fn(xs)
+    parts = jax.tree.map(lambda x: _columns(x, chunk, shares), xs)
+    if shares > 1:
+        parts = jax.tree.map(
+            lambda x: constrain(x, mesh, None, ROWS, "sequence"), parts
+        )
+    found = jax.lax.map(jax.checkpoint(fn), parts)
+    found = found.reshape(*found.shape[:2], shares, chunk)
+    found = jnp.moveaxis(found, 0, 2).reshape(found.shape[1], shares, -1)
+    return found[:, :, : T // shares].reshape(-1, T)
 
 
 def shifted(batch: TokenBatch):
@@ -78,19 +101,21 @@ def target_nll(logits, targets):
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
-def _columns(x, chunk: int):
-    """[B, T, ...] -> [ceil(T / chunk), B, chunk, ...], zeros after the end."""
+def _columns(x, chunk: int, shares: int):
+    """[B, T, ...] -> [n, B, shares * chunk, ...], zeros after the end of a share."""
     B, T, *rest = x.shape
-    x = jnp.pad(x, ((0, 0), (0, -T % chunk)) + ((0, 0),) * len(rest))
-    return jnp.moveaxis(x.reshape(B, -1, chunk, *rest), 1, 0)
+    x = x.reshape(B, shares, T // shares, *rest)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % chunk)) + ((0, 0),) * len(rest))
+    x = jnp.moveaxis(x.reshape(B, shares, -1, chunk, *rest), 2, 0)
+    return x.reshape(-1, B, shares * chunk, *rest)
 
 
 def chunk_columns(
     rows: int, length: int, vocab: int, limit: int = 1 << 28
 ) -> int | None:
-    """`chunk` for `token_nll` such that float32 logits take at most `limit` bytes.
+    """`chunk` for `map_columns` such that float32 logits take at most `limit` bytes.
 
-    rows: those of a micro-batch on one device. None where all columns fit.
+    rows, length: those of a micro-batch on one device. None where all columns fit.
     """
     columns = max(1, limit // (4 * rows * vocab))
     return None if columns >= length else columns

@@ -75,8 +75,17 @@ def row_parts(mesh: Mesh) -> tuple[tuple[int, ...], ...]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over `data` and `fsdp`; every device sees whole rows."""
+    """Rows of a batch over `data` and `fsdp`; every device sees whole rows.
+
+    Over `sequence` activations are split by columns, batches are not: 16 bytes a token.
+    """
     return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def column_parts(mesh: Mesh | None, length: int) -> int:
+    """The parts that columns of activations [B, T, ...] lie in: 1 if uneven."""
+    parts = 1 if mesh is None else mesh.shape["sequence"]
+    return 1 if length % parts else parts
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from data.batch import PairBatch, TokenBatch
 from models import decoder
 from models.config import DecoderConfig
-from train.losses import Loss, shifted, target_nll
+from train.losses import Loss, map_columns, shifted, target_nll
 from train.settings import at_least, positive
 
 SURE = 1e-3  # EXO's target needs both labels possible; TRL's default
@@ -191,8 +191,8 @@ def token_log_probs(
 ):
     """(log-probs, weights), float32 [B, T]: of what each place predicts, in nats.
 
-    Weight 0 where nothing is predicted (see `train.losses.shifted`). chunk: columns
-    whose logits are held at once, computed again in the backward pass.
+    Weight 0 where nothing is predicted (see `train.losses.shifted`). chunk: see
+    `train.losses.map_columns`.
     """
     hidden = decoder.forward(
         cfg, params, batch.tokens, batch.positions, batch.segment_ids
@@ -203,8 +203,4 @@ def token_log_probs(
         h, y = xs
         return -target_nll(decoder.logits(cfg, params, h), y)
 
-    if chunk is None or chunk >= targets.shape[1]:
-        return column((hidden, targets)), weights
-    columns = (hidden.swapaxes(0, 1), targets.swapaxes(0, 1))
-    log_probs = jax.lax.map(jax.checkpoint(column), columns, batch_size=chunk)
-    return log_probs.swapaxes(0, 1), weights
+    return map_columns(column, (hidden, targets), chunk, cfg.mesh), weights
