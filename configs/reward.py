@@ -16,13 +16,21 @@ paper: the 7B process, outcome and mixed evaluators of the easy-to-hard chapter;
   TPU v5p, 8 chips; not measured yet. The thesis trains in bfloat16 throughout; here
   parameters and moments are float32 (--config.dtype=bfloat16 stores parameters as it
   did), and evaluation and early stopping are on held-out rows, where it has none.
+qlora: the reward model of chapter 3 (SALMON): adapters of rank 64 at every linear layer
+  of LLaMA-2-70B, which stays in 4 bits, 64 pairs an update, one epoch.
+  python -m train.reward --config=configs/reward.py:qlora --config.checkpoint=DIR \
+      --config.data=pairs.jsonl --workdir=runs/reward_qlora
+  Its pre-training on preferences of people has --config.optimizer.lr=5e-5,
+  --config.optimizer.warmup=0.01 and --config.length=1024. Not measured yet. Expect
+  adapter/, which PEFT loads as a sequence classifier with one label, and hf/, in which
+  it is merged.
 Rows: {"prompt", "steps", "labels"}, {"prompt", "completion", "label"}, or
 {"prompt", "chosen", "rejected"}; the first two may share a file.
 """
 
 from ml_collections import config_dict
 
-VARIANTS = ("default", "mini", "paper")
+VARIANTS = ("default", "mini", "paper", "qlora")
 
 
 def get_config(variant="default"):
@@ -75,7 +83,8 @@ def get_config(variant="default"):
         progress=True,
     )
     c.mesh = dict(data=1, fsdp=-1, tensor=1, sequence=1)
-    return {"default": lambda c: c, "mini": mini, "paper": paper}[variant](c)
+    variants = {"mini": mini, "paper": paper, "qlora": qlora}
+    return {"default": lambda c: c, **variants}[variant](c)
 
 
 def mini(c):
@@ -102,4 +111,28 @@ def paper(c):
     c.dtype = "bf16_compute"
     c.remat = "full"
     c.export_dtype = "bfloat16"
+    return c
+
+
+def qlora(c):
+    c.lora = dict(
+        rank=64,
+        alpha=16.0,
+        dropout=0.0,
+        targets=("layers/attn/*", "layers/mlp/*"),
+        use_rslora=False,
+        base="nf4",
+        seed=0,
+    )
+    c.length = 1280
+    c.on_long = "drop"  # the score is read behind the last token
+    c.batch_size = 64
+    c.packing = False
+    c.buckets = (256, 512, 768, 1024, 1280)
+    c.eval_fraction = 0.01
+    c.seed = 42
+    c.dtype = "bfloat16"
+    c.remat = "full"
+    c.optimizer.update(lr=3e-5, warmup=0.03, end_factor=0.0, clip_norm=0.3, frozen=())
+    c.loop.update(eval_every=20, checkpoint_every=20)
     return c

@@ -1,8 +1,9 @@
 """Checkpoints in and out: a Hugging Face folder <-> (config, parameters).
 
 Reading: config.json decides the architecture, the weight map says which slice of which
-tensor each parameter is, and each device gets only its slice. Writing: the reverse, one
-shard in memory at a time, into a folder that appears whole or not at all.
+tensor each parameter is, and each device gets only its slice (`models.loading`).
+Writing: the reverse, one shard in memory at a time, into a folder that appears whole or
+not at all.
 """
 
 import dataclasses
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -23,8 +23,11 @@ from models import tensor_files as files
 from models.config import DecoderConfig, DType
 from models.decoder import param_shapes
 from models.errors import CheckpointError
-from models.params import flatten_names, unflatten_names
-from models.sharding import RULES, Rule, param_shardings
+from models.loading import load_params, quantized_shapes
+from models.params import flatten_names
+from models.paths import absolute, as_path, beside, is_remote, upload
+from models.quantized import Kind
+from models.sharding import RULES, Rule
 
 # Buffers that old checkpoints store and that follow from the config.
 IGNORED = re.compile(r".*\.rotary_emb\.(inv_freq|cos_cached|sin_cached)")
@@ -75,6 +78,7 @@ def from_pretrained(
     rules: tuple[Rule, ...] = RULES,
     *,
     scored: bool = False,
+    quantize: Kind | None = None,
 ) -> Pretrained:
     """Reads a folder in the Hugging Face format (config.json and safetensors).
 
@@ -83,32 +87,33 @@ def from_pretrained(
       mesh: where the parameters go, split by `rules`, each device reading only its
         slice, and the config's; None puts them whole on the default device.
       scored: the folder is a ...ForSequenceClassification with one label.
+      quantize: keeps the kernels of the layers in 4 or 8 bits, as
+        `models.quantized.quantize_params` does, but layer by layer as they are read:
+        the model is never held in full.
 
     Raises:
       CheckpointError: the folder, its config or its weights cannot be used; all
         missing, unexpected and misshapen tensors are named together.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise CheckpointError(f"{directory}: {what}; expected a checkpoint folder")
     hf_config, cfg = _read_config(directory, dtype)
-    folder = files.open_folder(directory)
     shapes = checkpoint_shapes(cfg, scored)
+    try:
+        quantized_shapes(shapes, quantize)
+    except ValueError as e:
+        raise CheckpointError(f"{directory}: cannot be quantised: {e}") from e
+    folder = files.open_folder(directory)
     found = hf_weights.decoder_places(cfg, hf_config["model_type"], shapes)
     _check_tensors(directory, folder, cfg, hf_config["model_type"], found)
 
-    by_name = {place.name: place for place in found}
-    shardings = param_shardings(shapes, mesh, rules) if mesh is not None else None
-    places_of = flatten_names(shardings) if shardings is not None else {}
-    flat = {
-        name: _load(by_name[name], leaf, folder, places_of.get(name))
-        for name, leaf in flatten_names(shapes).items()
-    }
+    params = load_params(found, shapes, folder, mesh, rules, quantize)
     generation = directory / "generation_config.json"
     return Pretrained(
         dataclasses.replace(cfg, mesh=mesh),
-        unflatten_names(flat),
+        params,
         hf_config,
         files.read_json(generation) if generation.exists() else None,
     )
@@ -116,7 +121,7 @@ def from_pretrained(
 
 def read_config(directory: str | Path, dtype: DType | None = None) -> DecoderConfig:
     """The decoder that a folder's config.json describes; no weights are looked at."""
-    return _read_config(Path(directory), dtype)[1]
+    return _read_config(as_path(directory), dtype)[1]
 
 
 def save_pretrained(
@@ -150,7 +155,7 @@ def save_pretrained(
       CheckpointError: the folder holds something else, the parameters do not fit the
         config, or the config's model_type cannot express the decoder.
     """
-    directory = Path(directory).absolute()
+    directory = absolute(directory)
     check_replaceable(directory)
     if dtype is not None and dtype not in EXPORT_DTYPES:
         raise CheckpointError(
@@ -186,7 +191,7 @@ def save_pretrained(
             values[place.name] = value.astype(EXPORT_DTYPES[dtype]) if dtype else value
         return hf_weights.write(group, values)
 
-    partial = directory.with_name(f".{directory.name}.partial")
+    partial = beside(directory)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -215,31 +220,6 @@ def _read_config(directory: Path, dtype: DType | None):
     config = files.read_json(path)
     cfg = hf.from_hf(config, str(path))
     return config, dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
-
-
-def _load(place, leaf, folder: files.TensorFolder, sharding):
-    """One parameter as a jax array, read slice by slice."""
-    cache: dict[tuple, np.ndarray] = {}
-
-    def read(index) -> np.ndarray:
-        key = tuple(s.indices(n)[:2] for s, n in zip(index, leaf.shape, strict=True))
-        if key not in cache:  # devices that hold copies share one read
-            cache[key] = _read_slice(place, key, folder, leaf.dtype)
-        return cache[key]
-
-    if sharding is None:
-        return jnp.asarray(read((slice(None),) * len(leaf.shape)))
-    return jax.make_array_from_callback(leaf.shape, sharding, read)
-
-
-def _read_slice(place, bounds, folder, dtype) -> np.ndarray:
-    index = tuple(slice(*b) for b in bounds)
-    if not place.stacked:
-        return hf_weights.read(place, None, index, folder.read).astype(dtype)
-    out = np.empty([stop - start for start, stop in bounds], dtype)
-    for row, layer in enumerate(range(*bounds[0])):
-        out[row] = hf_weights.read(place, layer, index[1:], folder.read)
-    return out
 
 
 def _check_tensors(directory, folder, cfg, model_type, found) -> None:
@@ -334,6 +314,8 @@ def check_replaceable(directory: Path) -> None:
 
 def _replace(directory: Path, partial: Path) -> None:
     """Puts the finished folder in place of the old one, if there is one."""
+    if is_remote(directory):
+        return upload(partial, directory, EXPORT)
     old = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if directory.exists():

@@ -26,6 +26,7 @@ from data.records import write_jsonl
 from data.tokenizers import Tokenizer
 from models.config import DecoderConfig
 from models.decoder import param_shapes
+from models.paths import as_path, children, is_remote, same
 from models.pretrained import check_replaceable, read_config, save_pretrained
 from train import distributed
 from train.decoder import check_rows
@@ -33,6 +34,7 @@ from train.distributed import by_first, written_by_first
 from train.errors import ConfigError
 from train.files import write_json
 from train.locks import locked
+from train.lora import FOLDER, Adapters, export_adapters, merged_by_layer
 from train.mesh import make_mesh, row_parts
 from train.optim import make_optimizer
 from train.step import own_rows
@@ -86,11 +88,18 @@ def check_run(
     start, rows, accum: names of settings. Raises CheckpointError over an export that is
     not ours, ConfigError over everything else.
     """
-    if workdir.resolve() == Path(getattr(cfg, start)).resolve():
+    if same(workdir, getattr(cfg, start)):
         raise ConfigError(
             f"--workdir: {workdir} is the {start} itself; expected another folder"
         )
+    if cfg.loop.profile is not None and is_remote(workdir):
+        raise ConfigError(
+            "config.loop.profile: is written to local disks only; expected None, or a "
+            f"local --workdir, got {workdir}"
+        )
     check_replaceable(workdir / "hf")
+    if getattr(cfg, "lora", None) is not None:
+        check_replaceable(workdir / FOLDER)
     check_free(cfg, workdir)
     mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
     row_parts(mesh)  # refuses those that processes cannot load rows for
@@ -102,7 +111,7 @@ def check_run(
 
 def check_free(cfg, workdir: Path) -> None:
     """Raises ConfigError over files that a run would replace but did not make."""
-    if any((workdir / "checkpoints").glob("[0-9]*")):
+    if any(path.name[0].isdigit() for path in children(workdir / "checkpoints")):
         return  # `fit` tells whose they are
     config, metrics = workdir / "config.json", workdir / "metrics.jsonl"
     foreign = metrics if metrics.exists() else None
@@ -127,11 +136,14 @@ def _is_ours(cfg, config: Path) -> bool:
     return isinstance(settings, dict) and own <= settings.keys()
 
 
-def read_model(
-    checkpoint: str, dtype: str, remat: str, length: int | None = None
-) -> DecoderConfig:
-    """The architecture of a checkpoint. Raises ConfigError if `length` is too much."""
-    model = dataclasses.replace(read_config(checkpoint, dtype), remat=remat)
+def read_model(cfg, checkpoint: str, length: int | None = None) -> DecoderConfig:
+    """The architecture of a checkpoint, computed as a run's settings have it.
+
+    Raises ConfigError if `length` is too much for it.
+    """
+    model = dataclasses.replace(
+        read_config(checkpoint, cfg.dtype), remat=cfg.remat, attention=cfg.attention
+    )
     if length is not None and length > model.context:
         raise ConfigError(
             f"config.length: {length} is more than the {model.context} "
@@ -264,14 +276,24 @@ def running(cfg, workdir: Path, ready: Prepared | None = None):
             stack.enter_context(locked(workdir / ".lock", ConfigError))
             # A folder that holds another run keeps its files: `fit` will refuse it.
             if not (workdir / "checkpoints").exists():
-                write_json(workdir / "config.json", dataclasses.asdict(cfg))
-                for name, rows in ready.skipped.items() if ready else ():
-                    write_jsonl(workdir / name, rows)
+                _write_first(cfg, workdir, ready)
             if ready is not None:
                 print(*ready.notes, f"{ready.steps} steps", sep="\n", flush=True)
 
         by_first(begin)
         yield
+
+
+def _write_first(cfg, workdir: Path, ready: Prepared | None) -> None:
+    """Config and skipped rows; ConfigError where a remote folder takes no files."""
+    try:
+        write_json(workdir / "config.json", dataclasses.asdict(cfg))
+        for name, rows in ready.skipped.items() if ready else ():
+            write_jsonl(workdir / name, rows)
+    except Exception as e:  # of gcsfs, of Google's libraries, of the network
+        if not is_remote(workdir):
+            raise
+        raise ConfigError(f"--workdir: {workdir}: cannot be written: {e}") from e
 
 
 def fit_options(cfg, workdir: Path, ready: Prepared, mesh) -> dict:
@@ -301,13 +323,34 @@ def lasting(cfg) -> dict:
     return settings
 
 
-def export(cfg, workdir: Path, ready, params, loaded) -> Path:
+def export(
+    cfg,
+    workdir: Path,
+    ready,
+    params,
+    loaded,
+    adapters: Adapters | None = None,
+    *,
+    start="checkpoint",
+) -> Path:
     """Writes a language model and its tokenizer to `workdir/hf`, which it returns.
 
-    loaded: what `from_pretrained` returned for the checkpoint it comes from.
+    Args:
+      loaded: what `from_pretrained` returned for the checkpoint it comes from.
+      adapters: whose `trained` have become `params`: written to `workdir/adapter`, too,
+        and merged into the model layer by layer.
+      start: as in `check_run`.
     """
+    parts = params
+    if adapters is not None:
+        parts = (adapters.base, params)
+        base = getattr(cfg, start)
+        export_adapters(workdir, ready.model, adapters, params, base)
 
-    def write(params) -> None:
+    def write(parts) -> None:
+        params = parts
+        if adapters is not None:
+            params = merged_by_layer(adapters, parts, ready.model.param_dtype)
         save_pretrained(
             workdir / "hf",
             ready.model,
@@ -318,7 +361,7 @@ def export(cfg, workdir: Path, ready, params, loaded) -> Path:
             generation_config=loaded.generation_config,
         )
 
-    written_by_first(params, write)
+    written_by_first(parts, write)
     return workdir / "hf"
 
 
@@ -333,7 +376,7 @@ def last_metrics(rows: Iterable[Mapping]) -> dict[str, float]:
 def needed_workdir(values: flags.FlagValues) -> Path:
     if not values.workdir:
         raise ConfigError("--workdir: missing; expected the folder of this run")
-    return Path(values.workdir)
+    return as_path(values.workdir)
 
 
 def say(when: str, result: Result) -> None:

@@ -7,7 +7,8 @@
 DPO and its kin (see `train.preference`). The reference is the checkpoint the run starts
 from; its log-probs are computed once, before the first update, and then are data. The
 model is in `W/hf`, a folder that `transformers` loads; the same command continues an
-interrupted run.
+interrupted run. With `lora`, as configs/dpo.py:qlora has it, the policy is adapters
+over the reference; they are in `W/adapter`, too, a folder that PEFT loads.
 """
 
 from train.host import tune_host
@@ -31,7 +32,9 @@ from data.batches import Batches
 from data.chat import show_batch
 from data.pairs import PreferenceBatch, ReferencedBatches, load_pairs, prompt_of
 from data.tokenizers import load_tokenizer
-from models.config import DecoderConfig
+from models.config import Attention, DecoderConfig
+from models.decoder import param_shapes
+from models.paths import as_path
 from models.pretrained import from_pretrained
 from train.cli import run_main
 from train.commands import (
@@ -54,6 +57,7 @@ from train.decoder import check_rows, flops_per_token
 from train.errors import ConfigError
 from train.evaluate import make_evaluate
 from train.loop import Fitted, LoopConfig, fit
+from train.lora import Adapters, LoRASettings, adapt, attached, check_lora
 from train.optim import OptimizerConfig, make_optimizer
 from train.preference import PreferenceConfig, pair_log_probs, policy_loss
 from train.reference import cached_log_probs, pair_chunk
@@ -78,6 +82,7 @@ def train_dpo(
     identity: Mapping = {},  # noqa: B006 (never mutated)
     mesh: jax.sharding.Mesh | None = None,
     consume: bool = False,
+    adapters: Adapters | None = None,
 ) -> Fitted:
     """Minimises a preference loss for `steps` updates; see `train.loop.fit`.
 
@@ -85,8 +90,10 @@ def train_dpo(
       params: of `models.decoder`, already where `mesh` wants them.
       pairs: of PairExamples, from `data.batches.batches`; held_out: for the metrics
         "eval/loss", "eval/accuracy", "eval/margin", ...
-      reference: parameters of the reference policy; None: `params` as they are given.
+      reference: parameters of the reference policy; None: `params` as they are given,
+        or the base of `adapters`.
       consume: `params` may be destroyed, which spares a copy of them.
+      adapters: whose `trained` are `params`; its base stays as it is.
 
     The reference's log-probs are kept in `workdir/reference.npz`, by the data and
     `identity`, so that a continued run does not compute them again.
@@ -96,29 +103,29 @@ def train_dpo(
     cfg = dataclasses.replace(cfg, mesh=mesh)
     check_rows("batch_size", rows, accum, mesh)
     chosen = make_optimizer(optimizer, steps, params)
-    flops = flops_per_token(cfg, params, pairs.plan[0][0])
-    scorer = params if reference is None else reference
+    start, shapes, constants, noise = params, params, (), None
+    if adapters is not None:
+        start, shapes = adapters.base, param_shapes(cfg)
+        constants, noise = (adapters.base,), adapters.noise
+    width, frozen = pairs.plan[0][0], adapters is not None
+    flops = flops_per_token(cfg, shapes, width, frozen=frozen)
+    scorer = start if reference is None else reference
 
     def with_reference(given: Batches, name: str) -> ReferencedBatches:
         if preference.reference_free:
             return ReferencedBatches(given, np.zeros((len(given.rows), 2), np.float32))
-        file = None if workdir is None else Path(workdir) / f"{name}.npz"
+        file = None if workdir is None else as_path(workdir) / f"{name}.npz"
         key = json.dumps([given.fingerprint, dict(identity)], sort_keys=True)
         return ReferencedBatches(
             given, cached_log_probs(file, key, cfg, scorer, given, mesh)
         )
 
     train = with_reference(pairs, "reference")
-    place = placer(mesh)
-
-    def loss_fn(params, batch: PreferenceBatch):
-        chunk = pair_chunk(cfg, batch.pairs, mesh)
-        log_probs, lengths = pair_log_probs(cfg, params, batch.pairs, chunk=chunk)
-        return policy_loss(preference, log_probs, batch.reference, lengths, batch.pairs)
-
+    place, loss_fn = placer(mesh), dpo_loss(cfg, preference, mesh, adapters)
     evaluate = None
     if held_out is not None:
-        scores = make_evaluate(loss_fn, with_reference(held_out, "held_out"), place)
+        given = with_reference(held_out, "held_out")
+        scores = make_evaluate(loss_fn, given, place, constants=constants)
 
         def evaluate(params):
             row = scores(params)
@@ -128,7 +135,14 @@ def train_dpo(
     state = init_state(params, chosen, copy=not consume)
     return fit(
         state,
-        make_train_step(loss_fn, chosen, accum=accum, state=state),
+        make_train_step(
+            loss_fn,
+            chosen,
+            accum=accum,
+            state=state,
+            constants=constants,
+            noise=noise,
+        ),
         train,
         steps,
         loop,
@@ -138,6 +152,24 @@ def train_dpo(
         place=place,
         flops_per_token=flops,
     )
+
+
+def dpo_loss(
+    cfg: DecoderConfig,
+    preference: PreferenceConfig,
+    mesh: jax.sharding.Mesh | None,
+    adapters: Adapters | None = None,
+):
+    """`(params, batch) -> Loss`; of adapters `(trained, batch, base, key=None)`."""
+
+    def loss(params, batch: PreferenceBatch, base=None, key=None):
+        if adapters is not None:
+            params = attached(adapters._replace(base=base), params, key)
+        chunk = pair_chunk(cfg, batch.pairs, mesh)
+        log_probs, lengths = pair_log_probs(cfg, params, batch.pairs, chunk=chunk)
+        return policy_loss(preference, log_probs, batch.reference, lengths, batch.pairs)
+
+    return loss
 
 
 def check_labels(preference: PreferenceConfig, pairs: Batches) -> None:
@@ -157,7 +189,8 @@ class DPOConfig:
     `data` is a file of preference rows (see `data.pairs`). Held out is `eval_data`, or
     else the pairs of a share `eval_fraction` of the prompts. `label` and `offset` are
     of rows that give none. `length` is that of a prompt and one response. A run lasts
-    `steps`, or else `epochs`. `batch_size` counts pairs.
+    `steps`, or else `epochs`. `batch_size` counts pairs. With `lora`, the policy is
+    adapters over the checkpoint, whose frozen parameters are the reference.
     """
 
     checkpoint: str
@@ -178,7 +211,9 @@ class DPOConfig:
     seed: int = at_least(0, 0)
     dtype: Literal["float32", "bf16_compute", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
+    attention: Attention = "auto"
     export_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    lora: LoRASettings | None = None
     preference: PreferenceConfig = PreferenceConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
@@ -191,7 +226,9 @@ def prepare(cfg: DPOConfig) -> Prepared:
     Raises DataError, CheckpointError and ConfigError, each naming what is wrong and
     where.
     """
-    model = read_model(cfg.checkpoint, cfg.dtype, cfg.remat, cfg.length)
+    model = read_model(cfg, cfg.checkpoint, cfg.length)
+    if cfg.lora is not None:
+        check_lora(model, cfg.lora, cfg.optimizer)
     tokenizer = load_tokenizer(cfg.checkpoint)
 
     def load(path):
@@ -226,12 +263,17 @@ def dpo(cfg: DPOConfig, workdir: Path | str) -> Result:
     Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`, and
     ConfigError where another process works in `workdir`, or it holds other files.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     mesh = check_run(cfg, workdir)
     ready = prepare(cfg)
     with running(cfg, workdir, ready):
-        loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh)
+        kept = None if cfg.lora is None else cfg.lora.base
+        loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh, quantize=kept)
         params, loaded = loaded.params, loaded._replace(params=None)
+        adapters = None
+        if cfg.lora is not None:
+            adapters = adapt(ready.model, params, cfg.lora, mesh)
+            params = adapters.trained
         state, rows = train_dpo(
             ready.model,
             params,
@@ -239,9 +281,10 @@ def dpo(cfg: DPOConfig, workdir: Path | str) -> Result:
             ready.steps,
             preference=cfg.preference,
             held_out=ready.held_out,
+            adapters=adapters,
             **fit_options(cfg, workdir, ready, mesh),
         )
-        folder = export(cfg, workdir, ready, state.params, loaded)
+        folder = export(cfg, workdir, ready, state.params, loaded, adapters)
     return Result(folder, ready.steps, rows, last_metrics(rows))
 
 

@@ -6,6 +6,7 @@ an argument of every step, neither copied nor given away.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,12 +18,15 @@ from models.adapters import ALL_LINEAR, LoRAConfig
 from models.config import DecoderConfig
 from models.decoder import param_shapes
 from models.kernels import is_node
+from models.loading import quantized_shapes
+from models.merging import by_layer
 from models.peft_files import save_adapters
 from models.quantized import dequantize, quantize_params
 from models.sharding import param_shardings
 from train.distributed import written_by_first
 from train.errors import ConfigError
 from train.keys import purpose_key
+from train.optim import OptimizerConfig
 from train.settings import at_least, fraction, positive
 
 FOLDER = "adapter"
@@ -75,8 +79,44 @@ def check_targets(cfg: DecoderConfig, settings: LoRASettings) -> None:
         raise ConfigError(f"config.lora: {e}") from e
 
 
+def check_lora(
+    cfg: DecoderConfig,
+    settings: LoRASettings,
+    optimizer: OptimizerConfig,
+    shapes: Callable[[DecoderConfig], Any] = param_shapes,
+) -> None:
+    """Raises ConfigError for settings of a run with adapters that cannot work together.
+
+    shapes: architecture -> the parameters that are adapted. Looks at no weights.
+    """
+    params = shapes(cfg)
+    try:
+        adapters_lib.adapter_shapes(params, settings.config())
+    except ValueError as e:
+        raise ConfigError(f"config.lora.targets: {e}") from e
+    try:
+        quantized_shapes(params, settings.base)
+    except ValueError as e:
+        raise ConfigError(f"config.lora.base: {e}") from e
+    if optimizer.frozen:
+        raise ConfigError(
+            "config.optimizer.frozen: expected none, as config.lora freezes all "
+            f"but the adapters, got {optimizer.frozen}"
+        )
+
+
+def as_base(params, settings: LoRASettings):
+    """Parameters as the settings keep a frozen base; what is quantised stays so."""
+    nodes = any(map(is_node, jax.tree.leaves(params, is_leaf=is_node)))
+    if settings.base is None or nodes:
+        return params
+    return quantize_params(params, settings.base)
+
+
 def adapt(cfg: DecoderConfig, params, settings: LoRASettings, mesh=None) -> Adapters:
     """Adapters that change nothing yet, and the base, from a decoder's parameters.
+
+    params: where the base is to be quantised, they may be so already.
 
     Raises ConfigError for a target that matches no kernel.
     """
@@ -86,7 +126,7 @@ def adapt(cfg: DecoderConfig, params, settings: LoRASettings, mesh=None) -> Adap
     trained = adapters_lib.init_adapters(param_shapes(cfg), lora, key, jnp.float32)
     if mesh is not None:
         trained = jax.device_put(trained, param_shardings(trained, mesh))
-    base = params if settings.base is None else quantize_params(params, settings.base)
+    base = as_base(params, settings)
     noise = purpose_key(run_key, "dropout") if lora.dropout else None
     return Adapters(trained, base, lora, noise)
 
@@ -102,13 +142,31 @@ def attached(given: Adapters, trained, key=None):
     )
 
 
-def export_adapters(workdir: Path, cfg, given: Adapters, trained, base: str) -> Path:
-    """Writes `workdir/adapter`, a folder that PEFT loads over `base`; returns it."""
+def export_adapters(
+    workdir: Path, cfg, given: Adapters, trained, base: str, head=None
+) -> Path:
+    """Writes `workdir/adapter`, a folder that PEFT loads over `base`; returns it.
+
+    head: of a reward model, which is written along.
+    """
     folder = workdir / FOLDER
-    written_by_first(
-        trained, lambda whole: save_adapters(folder, cfg, whole, given.config, base)
-    )
+
+    def write(whole) -> None:
+        trained, head = whole
+        save_adapters(folder, cfg, trained, given.config, base, head)
+        print(f"adapter: {folder}", flush=True)
+
+    written_by_first((trained, head), write)
     return folder
+
+
+def merged_by_layer(given: Adapters, parts, dtype=None):
+    """As `merged`, of parts (base, trained), for writing: see `models.merging`.
+
+    Inside of `written_by_first(parts, ...)`: the parts may be spread over processes.
+    """
+    base, trained = parts
+    return by_layer(base, trained, given.config.scale, dtype)
 
 
 def merged(given: Adapters, trained, dtype=None):

@@ -78,7 +78,7 @@ def _saved(file: Path | None, digest: str) -> np.ndarray | None:
     if file is None or not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as saved:
             if str(saved["key"]) == digest:
                 return saved["log_probs"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):

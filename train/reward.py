@@ -7,7 +7,9 @@ Rows are solutions labelled by step {"prompt", "steps", "labels"} (a process mod
 by outcome {"prompt", "completion", "label"} (an outcome model; both kinds in one file
 make the mixed one), or preferences {"prompt", "chosen", "rejected"} (Bradley-Terry).
 The best model by the held-out rows is in `W/hf`, a folder that `transformers` loads as
-a sequence classifier; the same command continues an interrupted run.
+a sequence classifier; the same command continues an interrupted run. Adapters and a
+head that were trained beside a frozen base (`lora`, as configs/reward.py:qlora has it)
+are in `W/adapter`, too, a folder that PEFT loads.
 """
 
 from train.host import tune_host
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from ml_collections import config_dict
 
@@ -34,7 +38,8 @@ from data.records import stream
 from data.steps import load_steps, text_encoder
 from data.tokenizers import load_tokenizer
 from models import reward_model
-from models.config import DecoderConfig
+from models.config import Attention, DecoderConfig
+from models.paths import as_path
 from models.pretrained import from_pretrained
 from train.cli import run_main
 from train.commands import (
@@ -56,8 +61,16 @@ from train.decoder import check_rows, flops_per_token
 from train.distributed import written_by_first
 from train.errors import ConfigError
 from train.loop import Fitted, LoopConfig, fit
+from train.lora import (
+    Adapters,
+    LoRASettings,
+    adapt,
+    check_lora,
+    export_adapters,
+    merged_by_layer,
+)
 from train.optim import OptimizerConfig, make_optimizer
-from train.reward_terms import label_loss, label_metrics, pair_metrics, pairwise_loss
+from train.reward_terms import label_metrics, pair_metrics, score_loss
 from train.settings import at_least, build, fraction, positive
 from train.state import init_state
 from train.step import make_train_step, placer
@@ -115,6 +128,7 @@ def fit_reward(
     identity: Mapping = {},  # noqa: B006 (never mutated)
     mesh: jax.sharding.Mesh | None = None,
     consume: bool = False,
+    adapters: Adapters | None = None,
 ) -> Fitted:
     """Minimises the loss that suits the batches; see `train.loop.fit`.
 
@@ -126,6 +140,8 @@ def fit_reward(
         "eval/brier", "eval/ece", of pairs "eval/margin".
       held_out: batches to evaluate on.
       consume: `params` may be destroyed, which spares a copy of them.
+      adapters: whose `trained` are `params`, as `adapt_reward` makes them; its base
+        stays as it is.
     """
     cfg = dataclasses.replace(cfg, mesh=mesh)
     first = data[0]
@@ -135,19 +151,26 @@ def fit_reward(
     chosen = make_optimizer(optimizer, steps, params)
     # No output matrix is used, neither its own nor the embedding.
     untied = dataclasses.replace(cfg, tie_embeddings=False)
-    flops = flops_per_token(untied, params, length)
+    shapes, constants, noise = params, (), None
+    if adapters is not None:
+        shapes = reward_model.param_shapes(cfg)
+        constants, noise = (adapters.base,), adapters.noise
+    flops = flops_per_token(untied, shapes, length, frozen=adapters is not None)
     state, place = init_state(params, chosen, copy=not consume), placer(mesh)
-
-    def loss_fn(params, batch):
-        return (pairwise_loss if pairs else label_loss)(cfg, params, batch)
-
     evaluate = None
     if held_out is not None:
         make = pair_metrics if pairs else label_metrics
-        evaluate = make(cfg, held_out, place, mesh)
+        evaluate = make(cfg, held_out, place, mesh, adapters)
     return fit(
         state,
-        make_train_step(loss_fn, chosen, accum=accum, state=state),
+        make_train_step(
+            score_loss(cfg, pairs, adapters),
+            chosen,
+            accum=accum,
+            state=state,
+            constants=constants,
+            noise=noise,
+        ),
         data,
         steps,
         loop,
@@ -167,7 +190,8 @@ class RewardConfig:
     rows of `eval_data`, or else those of a share `eval_fraction` of the prompts.
     `where` is where a step's label is learned: at each of its tokens, or at its last;
     an outcome is learned at each. `template` lays out preferences; labelled rows give
-    the whole text of the prompt. A run lasts `steps`, or else `epochs`.
+    the whole text of the prompt. A run lasts `steps`, or else `epochs`. With `lora`,
+    adapters and the head are trained beside the checkpoint's frozen parameters.
     """
 
     checkpoint: str
@@ -188,7 +212,9 @@ class RewardConfig:
     seed: int = at_least(0, 0)
     dtype: Literal["float32", "bf16_compute", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
+    attention: Attention = "auto"
     export_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    lora: LoRASettings | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     mesh: MeshConfig = MeshConfig()
@@ -200,7 +226,9 @@ def prepare(cfg: RewardConfig) -> Prepared:
     Raises DataError, CheckpointError and ConfigError, each naming what is wrong and
     where.
     """
-    model = read_model(cfg.checkpoint, cfg.dtype, cfg.remat, cfg.length)
+    model = read_model(cfg, cfg.checkpoint, cfg.length)
+    if cfg.lora is not None:
+        check_lora(model, cfg.lora, cfg.optimizer, _decoder_shapes)
     tokenizer = load_tokenizer(cfg.checkpoint)
     read = _read_pairs if holds_pairs(cfg.data) else _read_steps
     # By prompt: answers to one question must not be on both sides.
@@ -211,6 +239,10 @@ def prepare(cfg: RewardConfig) -> Prepared:
         held_out=[ends for _, _, ends in data.held_out if ends is not None],
     )
     return lay_out(cfg, model, tokenizer, data, reward_model.param_shapes)
+
+
+def _decoder_shapes(cfg: DecoderConfig):
+    return reward_model.param_shapes(cfg)["decoder"]
 
 
 def holds_pairs(path) -> bool:
@@ -257,21 +289,36 @@ def reward(cfg: RewardConfig, workdir: Path | str) -> Result:
     Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`, and
     ConfigError where another process works in `workdir`, or it holds other files.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     mesh = check_run(cfg, workdir)
     ready = prepare(cfg)
     with running(cfg, workdir, ready):
-        params, hf_config = start(cfg.checkpoint, cfg.dtype, mesh)
+        kept = None if cfg.lora is None else cfg.lora.base
+        params, hf_config = start(cfg.checkpoint, cfg.dtype, mesh, kept)
+        adapters = None
+        if cfg.lora is not None:
+            adapters = adapt_reward(ready.model, params, cfg.lora, mesh)
+            params = adapters.trained
         state, rows = fit_reward(
             ready.model,
             params,
             ready.batches,
             ready.steps,
             held_out=ready.held_out,
+            adapters=adapters,
             **fit_options(cfg, workdir, ready, mesh),
         )
+        parts = state.params
+        if adapters is not None:
+            trained, head = parts["adapters"], parts["head"]
+            parts = {"decoder": (adapters.base, trained), "head": head}
+            export_adapters(
+                workdir, ready.model, adapters, trained, cfg.checkpoint, head
+            )
 
         def write(params) -> None:
+            if adapters is not None:
+                params = _merged(ready.model, adapters, params)
             reward_model.save_reward_model(
                 workdir / "hf",
                 ready.model,
@@ -282,22 +329,45 @@ def reward(cfg: RewardConfig, workdir: Path | str) -> Result:
                 pad_id=ready.tokenizer.pad_id,
             )
 
-        written_by_first(state.params, write)
+        written_by_first(parts, write)
     step = int(state.step)  # the best one
     metrics = last_metrics(row for row in rows if row["step"] == step)
     return Result(workdir / "hf", step, rows, metrics)
 
 
-def start(checkpoint, dtype=None, mesh=None):
+def _merged(cfg: DecoderConfig, adapters: Adapters, parts):
+    """Parameters of a reward model, merged as they are asked for, in one dtype."""
+    body = merged_by_layer(adapters, parts["decoder"], cfg.param_dtype)
+    kernel = np.asarray(parts["head"]["kernel"]).astype(cfg.param_dtype)
+    return {"decoder": body, "head": {"kernel": kernel}}
+
+
+def start(checkpoint, dtype=None, mesh=None, quantize=None):
     """(reward model parameters, config.json) of a folder: its own head, or a zero one.
 
-    A folder that holds a sequence classifier goes on from its head.
+    A folder that holds a sequence classifier goes on from its head. quantize: as for
+    `from_pretrained`.
     """
-    if reward_model.is_reward_model(checkpoint):
-        loaded = reward_model.load_reward_model(checkpoint, dtype, mesh)
-        return loaded.params, loaded.hf_config
-    loaded = from_pretrained(checkpoint, dtype, mesh)
-    return reward_model.init(loaded.cfg, loaded.params), loaded.hf_config
+    scored = reward_model.is_reward_model(checkpoint)
+    loaded = from_pretrained(checkpoint, dtype, mesh, scored=scored, quantize=quantize)
+    body = {name: part for name, part in loaded.params.items() if name != "head"}
+    params = reward_model.init(loaded.cfg, body)
+    if scored:
+        params["head"] = loaded.params["head"]
+    return params, loaded.hf_config
+
+
+def adapt_reward(
+    cfg: DecoderConfig, params, settings: LoRASettings, mesh=None
+) -> Adapters:
+    """As `train.lora.adapt`, of a reward model: trained are the adapters and the head.
+
+    The head is float32, as adapters are; the base is the decoder's.
+    """
+    given = adapt(cfg, params["decoder"], settings, mesh)
+    trained = {n: x for n, x in given.trained.items() if n in params["decoder"]}
+    head = jax.tree.map(lambda x: x.astype(jnp.float32), params["head"])
+    return given._replace(trained={"adapters": trained, "head": head})
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -16,9 +16,38 @@ from models.config import DecoderConfig
 from models.heads import at_last
 from train import calibration
 from train.evaluate import make_evaluate
+from train.lora import Adapters, attached
 from train.losses import Loss
 from train.mesh import replicated
 from train.preference import pair_loss
+
+
+def score_loss(cfg: DecoderConfig, pairs: bool, adapters: Adapters | None = None):
+    """`(params, batch) -> Loss`; of adapters `(trained, batch, base, key=None)`."""
+    loss, seen = (pairwise_loss if pairs else label_loss), view(adapters)
+
+    def loss_fn(params, batch, *base, key=None):
+        return loss(cfg, seen(params, *base, key=key), batch)
+
+    return loss_fn
+
+
+def view(adapters: Adapters | None):
+    """`(what is trained) -> params` of a reward model; of adapters `(trained, base)`.
+
+    What is trained beside a base is {"adapters": ..., "head": {"kernel": [D, 1]}}, and
+    the base is that of the decoder. key: of dropout, None where there is none.
+    """
+
+    def whole(params, key=None):
+        return params
+
+    def over_base(trained, base, key=None):
+        given = adapters._replace(base=base)
+        body = attached(given, trained["adapters"], key)
+        return {"decoder": body, "head": trained["head"]}
+
+    return whole if adapters is None else over_base
 
 
 def label_loss(cfg: DecoderConfig, params, batch: LabelBatch) -> Loss:
@@ -67,14 +96,19 @@ def last_scores(cfg: DecoderConfig, params, batch: TokenBatch):
 
 
 def pair_metrics(
-    cfg: DecoderConfig, held_out: Iterable, place: Callable, mesh=None
+    cfg: DecoderConfig,
+    held_out: Iterable,
+    place: Callable,
+    mesh=None,
+    adapters: Adapters | None = None,
 ) -> Callable:
-    """`evaluate(params) -> {"eval/loss", "eval/accuracy", "eval/margin"}` of pairs."""
+    """`evaluate(params) -> {"eval/loss", "eval/accuracy", "eval/margin"}` of pairs.
 
-    def loss_fn(params, batch):
-        return pairwise_loss(cfg, params, batch)
-
-    evaluate = make_evaluate(loss_fn, held_out, place)
+    adapters: over whose base the parameters are adapters and a head, see `view`.
+    """
+    loss_fn = score_loss(cfg, True, adapters)
+    constants = () if adapters is None else (adapters.base,)
+    evaluate = make_evaluate(loss_fn, held_out, place, constants=constants)
 
     def without_perplexity(params) -> dict[str, float]:
         return {k: v for k, v in evaluate(params).items() if k != "eval/perplexity"}
@@ -83,15 +117,21 @@ def pair_metrics(
 
 
 def label_metrics(
-    cfg: DecoderConfig, held_out: Iterable, place: Callable, mesh=None
+    cfg: DecoderConfig,
+    held_out: Iterable,
+    place: Callable,
+    mesh=None,
+    adapters: Adapters | None = None,
 ) -> Callable:
     """`evaluate(params) -> {"eval/loss", "eval/auc", ...}`, as `train.calibration` has.
 
-    Over all tokens of the batches that have weight.
+    Over all tokens of the batches that have weight. adapters: as in `pair_metrics`.
     """
     whole = None if mesh is None else replicated(mesh)
+    seen, base = view(adapters), () if adapters is None else (adapters.base,)
 
-    def read(params, batch: LabelBatch):
+    def read(params, batch: LabelBatch, *base):
+        params = seen(params, *base)
         scores = reward_model.token_scores(
             cfg, params, batch.tokens, batch.positions, batch.segment_ids
         )
@@ -102,7 +142,7 @@ def label_metrics(
     def evaluate(params) -> dict[str, float]:
         parts, waiting = [], None
         for batch in held_out:
-            waiting, done = read(params, place(batch)), waiting
+            waiting, done = read(params, place(batch), *base), waiting
             parts += [] if done is None else [_weighed(*jax.device_get(done))]
         parts += [] if waiting is None else [_weighed(*jax.device_get(waiting))]
         metrics = calibration.calibration(

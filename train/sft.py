@@ -24,6 +24,8 @@ from ml_collections import config_dict
 from data.chat import show_batch
 from data.examples import load_examples
 from data.tokenizers import load_tokenizer
+from models.config import Attention
+from models.paths import as_path
 from models.pretrained import from_pretrained
 from train.cli import run_main
 from train.commands import (
@@ -43,10 +45,8 @@ from train.commands import (
     split_examples,
 )
 from train.decoder import train_decoder
-from train.distributed import by_first
-from train.errors import ConfigError
 from train.loop import LoopConfig
-from train.lora import LoRASettings, adapt, check_targets, export_adapters, merged
+from train.lora import LoRASettings, adapt, check_lora
 from train.optim import OptimizerConfig
 from train.settings import at_least, build, fraction, positive
 
@@ -80,6 +80,7 @@ class SFTConfig:
     seed: int = at_least(0, 0)
     dtype: Literal["float32", "bf16_compute", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
+    attention: Attention = "auto"
     export_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     lora: LoRASettings | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -93,14 +94,9 @@ def prepare(cfg: SFTConfig) -> Prepared:
     Raises DataError, CheckpointError and ConfigError, each naming what is wrong and
     where.
     """
-    model = read_model(cfg.checkpoint, cfg.dtype, cfg.remat, cfg.length)
+    model = read_model(cfg, cfg.checkpoint, cfg.length)
     if cfg.lora is not None:
-        check_targets(model, cfg.lora)
-        if cfg.optimizer.frozen:
-            raise ConfigError(
-                "config.optimizer.frozen: expected none, as config.lora freezes all "
-                f"but the adapters, got {cfg.optimizer.frozen}"
-            )
+        check_lora(model, cfg.lora, cfg.optimizer)
     tokenizer = load_tokenizer(cfg.checkpoint)
 
     def load(path):
@@ -126,11 +122,12 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> Result:
     Raises the errors of `prepare`, of `from_pretrained` and of `train.loop.fit`, and
     ConfigError where another process works in `workdir`, or it holds other files.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     mesh = check_run(cfg, workdir)
     ready = prepare(cfg)
     with running(cfg, workdir, ready):
-        loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh)
+        kept = None if cfg.lora is None else cfg.lora.base
+        loaded = from_pretrained(cfg.checkpoint, cfg.dtype, mesh, quantize=kept)
         params, loaded = loaded.params, loaded._replace(params=None)
         adapters = None
         if cfg.lora is not None:
@@ -145,14 +142,7 @@ def sft(cfg: SFTConfig, workdir: Path | str) -> Result:
             adapters=adapters,
             **fit_options(cfg, workdir, ready, mesh),
         )
-        params = state.params
-        if adapters is not None:
-            own = export_adapters(
-                workdir, ready.model, adapters, state.params, cfg.checkpoint
-            )
-            by_first(lambda: print(f"adapter: {own}"))
-            params = merged(adapters, state.params, ready.model.param_dtype)
-        folder = export(cfg, workdir, ready, params, loaded)
+        folder = export(cfg, workdir, ready, state.params, loaded, adapters)
     return Result(folder, ready.steps, rows, last_metrics(rows))
 
 

@@ -5,7 +5,7 @@ from helpers.config_runs import ROWS
 from helpers.entry import CONFIGS, assert_refused, call, checkpoint, write_rows
 
 from research import run as research_run
-from train import reward, sft
+from train import dpo, reward, sft
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,43 @@ from train import reward, sft
             ("--config.length=64", "--config.optimizer.frozen=('embed/*',)"),
             ["config.optimizer.frozen", "config.lora freezes all"],
         ),
+        (
+            reward,
+            "reward.py:qlora",
+            ("--config.length=64", "--config.lora.targets=('lm_head/*',)"),
+            ["config.lora.targets", "'lm_head/*' matches no kernel"],
+        ),
+        (
+            reward,
+            "reward.py:qlora",
+            ("--config.length=64", "--config.optimizer.frozen=('head/*',)"),
+            ["config.optimizer.frozen", "config.lora freezes all"],
+        ),
+        (
+            dpo,
+            "dpo.py:qlora",
+            ("--config.length=64", "--config.lora.targets=('embed/*',)"),
+            ["config.lora.targets", "'embed/*' matches no kernel"],
+        ),
+        (
+            dpo,
+            "dpo.py:qlora",
+            ("--config.length=64", "--config.optimizer.frozen=('embed/*',)"),
+            ["config.optimizer.frozen", "config.lora freezes all"],
+        ),
+        (
+            dpo,
+            "dpo.py:qlora",
+            ("--config.lora.base=fp4",),
+            ["config.lora.base", "'nf4', 'int8'"],
+        ),
+        (
+            reward,
+            "reward.py:qlora",
+            ("--config.lora.rank=0",),
+            ["config.lora.rank: expected > 0"],
+        ),
+        (reward, "reward.py", ("--config.lora.rank=2",), ["lora"]),
         (research_run, "ch6_easy_to_hard.py:tiny", (), ["'tiny'", "'mini'"]),
         (
             research_run,
@@ -110,8 +147,10 @@ def test_impossible_configs_name_the_key_before_anything_runs(
 ):
     """Exit code 2 and one line with the key and what was expected; nothing written."""
     work, given = tmp_path / "run", []
-    if module is sft:
-        data = write_rows(tmp_path / "data.jsonl", ROWS["prompt"])
+    if module is not research_run:
+        pair = {"prompt": "1+1=", "chosen": "2", "rejected": "3"}
+        rows = ROWS["prompt"] if module is sft else [pair] * 24
+        data = write_rows(tmp_path / "data.jsonl", rows)
         source = checkpoint(tmp_path / "checkpoint")
         given = [f"--config.checkpoint={source}", f"--config.data={data}"]
     done = call(

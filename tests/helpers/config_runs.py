@@ -15,6 +15,7 @@ from helpers.entry import CONFIGS, call, checkpoint, write_rows
 from data.tokenizers import load_tokenizer
 from models import reward_model
 from models.params import flatten_names
+from models.peft_files import load_adapters
 from models.pretrained import from_pretrained
 from models.reward_model import load_reward_model
 from research import run as research_run
@@ -58,6 +59,8 @@ DPO = {
     "default": "length=64 batch_size=8 loop.log_every=1 loop.eval_every=1",
     "mini": "length=32 steps=2 loop.log_every=1 loop.eval_every=1",
     "paper": "length=40 buckets=(32,40) batch_size=4 steps=2 loop.log_every=1",
+    "qlora": "length=32 steps=2 batch_size=8 lora.rank=2 loop.log_every=1 "
+    "loop.eval_every=2 loop.checkpoint_every=2 optimizer.lr=0.1",
 }
 TINY_PPO = (
     "ppo.iterations=1 ppo.prompts=4 ppo.minibatch=4 ppo.accum=1 ppo.max_new_tokens=6 "
@@ -67,6 +70,7 @@ TINY_PPO = (
 PPO = dict.fromkeys(("default", "mini", "faithful"), TINY_PPO) | dict.fromkeys(
     ("prm800k", "metamath"), f"{TINY_PPO} ppo.fit_critic=8"
 )
+PPO["qlora"] = f"{TINY_PPO} ppo.fit_critic=8 lora.rank=2 optimizer.lr=0.1"
 # variant -> (shapes of rows, overrides); frozen: nothing or what the config says
 REWARD = {
     "default": (
@@ -81,6 +85,11 @@ REWARD = {
         ("steps",),
         "length=48 buckets=(24,48) batch_size=4 steps=2 loop.log_every=1 "
         "loop.eval_every=2 loop.checkpoint_every=2",
+    ),
+    "qlora": (
+        ("pairs",),
+        "length=48 buckets=(48,) batch_size=8 steps=2 lora.rank=2 eval_fraction=0.1 "
+        "loop.log_every=1 loop.eval_every=2 loop.checkpoint_every=2 optimizer.lr=0.1",
     ),
 }
 TRAINING = "{0}.epochs=1.0 {0}.batch_size=16"
@@ -235,6 +244,9 @@ def run_ppo(config, variant, settings, folder):
     trained = from_pretrained(work / "hf")
     assert trained.cfg == before.cfg and moved(trained.params, before.params) > 0
     metrics = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
+    if variant == "qlora":
+        adapters = load_adapters(work / "adapter", before.cfg)
+        assert adapters.lora.rank == 2 and adapters.head is None
     for name in ("train/reward", "train/kl/k3", "train/value/loss", "eval/accuracy"):
         values = [row[name] for row in metrics if name in row]
         assert values and all(map(math.isfinite, values)), name
@@ -263,7 +275,7 @@ def run_reward(config, variant, settings, folder):
     trained, before = load_reward_model(work / "hf"), from_pretrained(source)
     assert trained.cfg == before.cfg
     after = trained.params["decoder"]
-    if variant != "paper":  # whose export is in bfloat16
+    if variant not in ("paper", "qlora"):  # whose exports are in bfloat16
         assert same(after["embed"], before.params["embed"])  # frozen
     metrics = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
     names = ["train/loss", "eval/loss", "eval/accuracy"]
@@ -271,6 +283,9 @@ def run_reward(config, variant, settings, folder):
     for name in names:
         values = [row[name] for row in metrics if name in row]
         assert values and all(map(math.isfinite, values)), name
+    if variant == "qlora":
+        adapters = load_adapters(work / "adapter", before.cfg)
+        assert adapters.lora.rank == 2 and np.asarray(adapters.head["kernel"]).any()
     if variant == "mini":  # a reward model is a checkpoint to train on, too
         command[1] = f"--config.checkpoint={work / 'hf'}"
         again = call(

@@ -11,11 +11,18 @@ from helpers import checkpoints as ckpt
 from helpers import forward
 from safetensors.numpy import load_file, save_file
 
-from models import decoder
+from models import decoder, reward_model
 from models.adapters import LoRAConfig, adapter_shapes, attach
 from models.errors import CheckpointError
 from models.params import flatten_names, unflatten_names
-from models.peft_files import CONFIG, WEIGHTS, load_adapters, save_adapters
+from models.peft_files import (
+    CONFIG,
+    HEAD,
+    WEIGHTS,
+    Loaded,
+    load_adapters,
+    save_adapters,
+)
 from models.pretrained import from_pretrained
 
 TOLERANCE = 1e-4
@@ -85,7 +92,8 @@ def test_ours_reads_what_peft_writes(checkpoints, tmp_path, rslora):
             with torch.no_grad():
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(tmp_path)
-    small, lora = load_adapters(tmp_path, ours.cfg)
+    small, lora, head = load_adapters(tmp_path, ours.cfg)
+    assert head is None
     assert (lora.rank, lora.alpha, lora.dropout) == (3, 6, 0.05)
     assert len(lora.targets) == len(LINEAR)
     assert lora.scale == pytest.approx(6 / (3**0.5 if rslora else 3))
@@ -100,13 +108,118 @@ def test_round_trip(exported, tmp_path, targets):
     small = random_adapters(cfg, lora, seed=1)
     save_adapters(tmp_path / "a", cfg, random_adapters(cfg, lora), lora)
     save_adapters(tmp_path / "a", cfg, small, lora)
-    again, found = load_adapters(tmp_path / "a", cfg)
+    again, found, _ = load_adapters(tmp_path / "a", cfg)
     before, after = flatten_names(small), flatten_names(again)
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(value, after[name])
     names = tuple(sorted({name.rpartition("/")[0] for name in before}))
     assert found == dataclasses.replace(lora, targets=names)
+
+
+def scores(ours, found, tokens):
+    """Ours, float32 [B], at the last tokens of rows."""
+    params = {
+        "decoder": attach(ours.params, found.adapters, found.lora.scale),
+        "head": found.head,
+    }
+    batch = forward.rows(tokens, tokens.shape[1])
+    return np.asarray(reward_model.token_scores(ours.cfg, params, *batch))[:, -1]
+
+
+def classifier(folder):
+    """transformers' sequence classifier over a language model's folder, one label."""
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, attn_implementation="eager", dtype="float32",
+        pad_token_id=0,
+    )  # fmt: skip
+
+
+def torch_scores(model, tokens) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(tokens)).logits.numpy()[:, 0]
+
+
+@pytest.fixture(scope="module")
+def scored(exported, tmp_path_factory):
+    """(our checkpoint, the adapters and the head, the folder of their export)"""
+    ours, small, lora, _ = exported
+    kernel = np.random.default_rng(5).standard_normal((ours.cfg.d_model, 1))
+    head = {"kernel": jnp.asarray(kernel, jnp.float32)}
+    folder = tmp_path_factory.mktemp("scored") / "ours"
+    save_adapters(folder, ours.cfg, small, lora, head=head)
+    return ours, Loaded(small, lora, head), folder
+
+
+def test_peft_reads_a_reward_model(scored, checkpoints):
+    """PEFT's own forward over the base as a sequence classifier: the same scores."""
+    import peft
+
+    ours, given, folder = scored
+    model = peft.PeftModel.from_pretrained(
+        classifier(checkpoints("llama").folder), folder
+    )
+    assert isinstance(model, peft.PeftModelForSequenceClassification)
+    given_tokens = 1 + tokens() % 60  # the last token of a row is none of padding
+    want = torch_scores(model.eval(), given_tokens)
+    assert np.ptp(want) > 1
+    assert np.abs(scores(ours, given, given_tokens) - want).max() < TOLERANCE
+    found = load_adapters(folder, ours.cfg)
+    np.testing.assert_array_equal(found.head["kernel"], given.head["kernel"])
+
+
+def test_ours_reads_a_reward_model_of_peft(scored, checkpoints, tmp_path):
+    """The reverse, of PEFT's folder with the heads that it names by itself."""
+    import peft
+    import torch
+
+    config = peft.LoraConfig(
+        r=2, lora_alpha=3, target_modules=["q_proj", "down_proj"], task_type="SEQ_CLS"
+    )
+    model = peft.get_peft_model(classifier(checkpoints("llama").folder), config).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            with torch.no_grad():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / CONFIG).read_text())
+    assert fields["modules_to_save"] == ["classifier", "score"]
+    ours, given_tokens = scored[0], 1 + tokens() % 60
+    found = load_adapters(tmp_path, ours.cfg)
+    want = torch_scores(model, given_tokens)
+    assert np.abs(scores(ours, found, given_tokens) - want).max() < TOLERANCE
+    # Named as by us, and holding the same tensors.
+    save_adapters(tmp_path / "ours", ours.cfg, *found[:2], head=found.head)
+    mine, theirs = (load_file(f / WEIGHTS) for f in (tmp_path / "ours", tmp_path))
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(mine[name], value)
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "message"),
+    [
+        ({}, {HEAD: None}, f"{WEIGHTS}: lacks {HEAD}"),
+        ({}, {HEAD: np.ones((2, 24), np.float32)}, r"is \[2, 24\], expected \[1, 24\]"),
+        (
+            dict(modules_to_save=["score", "embed_tokens"]),
+            {},
+            r"modules_to_save is .*embed_tokens.*; expected none but classifier, score",
+        ),
+        (dict(task_type="CAUSAL_LM"), {}, r"modules_to_save is \['score'\]"),
+        (dict(task_type="CAUSAL_LM", modules_to_save=None), {}, "no kernel takes .*sc"),
+    ],
+)
+def test_reward_models_that_cannot_be_used(scored, tmp_path, config, tensors, message):
+    ours, _, folder = scored
+    changed = edited(folder, tmp_path / "changed", config, tensors)
+    with pytest.raises(CheckpointError, match=message):
+        load_adapters(changed, ours.cfg)
 
 
 def edited(folder, out, config=None, tensors=None):
@@ -171,6 +284,14 @@ def test_what_is_not_written(exported, tmp_path):
     with pytest.raises(CheckpointError, match="do not fit the config"):
         other = unflatten_names({"layers/attn/o/kernel/a": np.ones(1)})
         save_adapters(tmp_path / "a", cfg, other, lora)
+    head = {"kernel": np.ones((cfg.d_model, 2))}
+    with pytest.raises(CheckpointError, match=r"head/kernel is \[24, 2\]"):
+        save_adapters(tmp_path / "a", cfg, small, lora, head=head)
+    output = LoRAConfig(3, 6.0, targets=("lm_head/*",))
+    with pytest.raises(CheckpointError, match="'lm_head/kernel' matches no kernel"):
+        head = {"kernel": np.ones((cfg.d_model, 1))}
+        of_output = random_adapters(cfg, output)
+        save_adapters(tmp_path / "a", cfg, of_output, output, head=head)
     assert not list(tmp_path.iterdir())
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(CheckpointError, match="not replaced"):

@@ -125,7 +125,7 @@ def test_what_is_exported_is_what_was_trained(tmp_path):
     given, fitted = run(settings)
     folder = export_adapters(tmp_path, CFG, given, fitted.state.params, "base")
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 2
-    read, lora = load_adapters(folder, CFG)
+    read, lora, _ = load_adapters(folder, CFG)
     names = flatten_names(read)
     assert names.keys() == flatten_names(fitted.state.params).keys()
     batch = jax.tree.map(jnp.asarray, HELD_OUT[0])

@@ -23,7 +23,7 @@ from data.batch import (
 from data.batches import eval_batches
 from models import decoder, reward_model
 from models.params import flatten_names
-from train import calibration, reward
+from train import calibration, reward, reward_terms
 from train.errors import Preempted
 from train.loop import LoopConfig
 from train.optim import OptimizerConfig, make_optimizer
@@ -83,8 +83,8 @@ def scores_of(params, sequences):
     return reward_model.score_places(CFG, params, sequences, every)
 
 
-label_loss = jax.jit(lambda p, b: reward.label_loss(CFG, p, b))
-pairwise_loss = jax.jit(lambda p, b: reward.pairwise_loss(CFG, p, b))
+label_loss = jax.jit(lambda p, b: reward_terms.label_loss(CFG, p, b))
+pairwise_loss = jax.jit(lambda p, b: reward_terms.pairwise_loss(CFG, p, b))
 
 
 def test_label_loss_is_optax_on_scores_alone(params):
@@ -252,7 +252,7 @@ def test_metrics_do_not_depend_on_the_batches(params):
         held = eval_batches(
             examples, batch_size=size, length=24, pad_id=3, packing=packing
         )
-        found.append(reward.label_metrics(CFG, held, jax.device_put)(params))
+        found.append(reward_terms.label_metrics(CFG, held, jax.device_put)(params))
     for other in found[1:]:
         assert other == pytest.approx(found[0], abs=1e-5)
     scores = np.concatenate(scores_of(params, [e.tokens for e in examples]))
