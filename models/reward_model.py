@@ -16,10 +16,13 @@ import jax
 import numpy as np
 
 from models import decoder, heads, sampler
+from models.adapters import attach
 from models.config import DecoderConfig, DType
 from models.errors import PromptError
 from models.hf_config import SCORED
+from models.paths import as_path
 from models.pretrained import checkpoint_shapes, from_pretrained, save_pretrained
+from models.sharding import fetch, fill_rows
 from models.tensor_files import read_json
 
 HEAD, OUTPUT = "head", "lm_head"
@@ -43,6 +46,17 @@ def init(cfg: DecoderConfig, decoder_params):
     head = heads.init_scalar_head(cfg.d_model, dtype=cfg.param_dtype)
     sharding = body["final_norm"]["scale"].sharding  # on the same devices, whole
     return {"decoder": body, HEAD: jax.device_put(head, sharding)}
+
+
+def over(decoder_params, adapters, scale: float, head):
+    """A reward model of adapters over a decoder's parameters, which are shared.
+
+    Args:
+      decoder_params: of a decoder, its output matrix left out; may be quantised.
+      adapters, scale: as `models.adapters.attach` has them; head: {"kernel": [D, 1]}.
+    """
+    body = {name: part for name, part in decoder_params.items() if name != OUTPUT}
+    return {"decoder": attach(body, adapters, scale), HEAD: head}
 
 
 def param_shapes(cfg: DecoderConfig):
@@ -103,6 +117,7 @@ def score_places(
         some = [rows[i] for i in chosen]
         count = batch if len(order) > batch else sampler.power_of_two(len(some))
         width = sampler.bucket(len(some[-1]))
+        count = fill_rows(count, cfg.mesh)
         scores = padded_scores(cfg, params, *sampler.pad_rows(some, count, width))
         if waiting is not None:  # fetched while the device is busy with the next
             _pick(found, places, *waiting)
@@ -113,7 +128,7 @@ def score_places(
 
 
 def _pick(found, places, chosen, scores) -> None:
-    scores = jax.device_get(scores)
+    scores = fetch(scores)
     for b, i in enumerate(chosen):
         found[i] = scores[b, np.asarray(places[i], np.int64)]
 
@@ -168,7 +183,7 @@ def save_reward_model(
 
 def is_reward_model(directory: str | Path) -> bool:
     """Whether a folder's config.json is that of a sequence classifier."""
-    config = read_json(Path(directory) / "config.json")
+    config = read_json(as_path(directory) / "config.json")
     names = config.get("architectures") if isinstance(config, Mapping) else None
     return any(str(name).endswith(SCORED) for name in names or ())
 

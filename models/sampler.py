@@ -21,6 +21,7 @@ from models.errors import PromptError
 from models.rollout import Rollout
 from models.sampling import RUNNING, Sampling
 from models.sampling import check_ids as check_rule_ids
+from models.sharding import fetch, fill_rows
 
 LEAST_TO_SHRINK = 16  # slots; below, a step costs nearly the same
 
@@ -183,6 +184,7 @@ def stream(
       max_new_tokens: the budget of response tokens, one for all or one per prompt.
       samples: responses per prompt. prefix: tokens that precede every prompt.
       slots: rows decoded at once. prefill_rows: prompts prefilled at once, at most.
+        On a mesh both are filled up to numbers that divide over its devices.
       shrink: fewer slots (`fewer_slots`) when that many suffice and nothing waits. Each
         size is compiled once: it pays over many calls of one shape, on CPU above all,
         where a decoding step costs by the row.
@@ -235,7 +237,7 @@ def stream(
             budgets=budgets,
             samples=samples,
             prefix=prefix,
-            slots=min(slots, power_of_two(total)),
+            slots=fill_rows(min(slots, power_of_two(total)), cfg.mesh),
             prefill_rows=prefill_rows,
             shrink=shrink,
             row_ids=row_ids.astype(np.uint32),
@@ -259,9 +261,8 @@ def _prefills(cfg, params, shared, request: Request):
         waiting = by_width[width]
         for start in range(0, len(waiting), most):
             group = waiting[start : start + most]
-            tokens, lengths = pad_rows(
-                [prompts[i] for i in group], power_of_two(len(group)), width
-            )
+            count = fill_rows(power_of_two(len(group)), cfg.mesh)
+            tokens, lengths = pad_rows([prompts[i] for i in group], count, width)
             prefilled = slots_lib.prefill(
                 cfg, params, shared, prefix_length, tokens, lengths
             )
@@ -322,16 +323,17 @@ def _stream(cfg, params, request: Request) -> Iterator[Response]:
             waiting -= len(slot)
             entries = _entries(request, rows, source, slot, row)
             state = slots_lib.insert(
-                request.sampling, state, prefilled, entries, request.key
+                cfg, request.sampling, state, prefilled, entries, request.key
             )
         occupied = rows - len(free)
         if not occupied:
             return
         shrinks = request.shrink and rows >= LEAST_TO_SHRINK
-        fewer = fewer_slots(rows) if shrinks else 0
+        fewer = fill_rows(fewer_slots(rows), cfg.mesh) if shrinks else 0
+        fewer = fewer if fewer < rows else 0
         if not waiting and occupied <= fewer:
             kept = sorted(range(rows), key=lambda slot: owner[slot] < 0)[:fewer]
-            state = slots_lib.keep(state, np.array(kept, np.int32))
+            state = slots_lib.keep(cfg, state, np.array(kept, np.int32))
             owner, rows = [owner[slot] for slot in kept], fewer
             continue
         ended = len(free) + max(1, rows // 8) if waiting else rows - fewer
@@ -344,7 +346,7 @@ def _stream(cfg, params, request: Request) -> Iterator[Response]:
             state,
             np.int32(ended),
         )
-        reason, generated, *columns = jax.device_get(
+        reason, generated, *columns = fetch(
             (state.reason, state.generated, state.tokens, state.plain, state.sampled)
         )
         for slot, row in enumerate(owner):

@@ -16,6 +16,7 @@ from models.config import DecoderConfig
 from models.decoder import Context
 from models.errors import PromptError
 from models.sampling import Sampling
+from models.sharding import fetch, fill_rows
 
 
 def join(prompts, prompt_lengths, tokens):
@@ -50,6 +51,22 @@ def response_map(
       chunk: response tokens whose logits [B, V] are held at once, and computed again
         in a backward pass.
     """
+    where = prompts, prompt_lengths, tokens, lengths
+    states = response_states(cfg, params, *where, prefix, prefix_length)
+    return map_logits(cfg, params, states, tokens, lengths, fn, chunk)
+
+
+def response_states(
+    cfg: DecoderConfig,
+    params,
+    prompts,
+    prompt_lengths,
+    tokens,
+    lengths,
+    prefix: tuple[Context, ...] = (),
+    prefix_length=0,
+):
+    """The hidden state before each response token, [B, R, D]; see `response_map`."""
     rows = join(prompts, prompt_lengths, tokens)
     positions, segments = decoder.plain_inputs(prompt_lengths + lengths, rows.shape[1])
     # As in sampling: the prompt came at once, then the response token by token.
@@ -57,9 +74,13 @@ def response_map(
     hidden, _ = decoder.run(
         cfg, params, rows, positions + prefix_length, segments, prefix, grown
     )
+    place = prompt_lengths[:, None] - 1 + jnp.arange(tokens.shape[1])[None]
+    return jnp.take_along_axis(hidden, place[:, :, None], axis=1)
+
+
+def map_logits(cfg: DecoderConfig, params, states, tokens, lengths, fn, chunk=16):
+    """fn of the logits of states [B, R, D], a tree of [B, R]; see `response_map`."""
     R = tokens.shape[1]
-    place = prompt_lengths[:, None] - 1 + jnp.arange(R)[None]
-    hidden = jnp.take_along_axis(hidden, place[:, :, None], axis=1)
 
     @jax.checkpoint
     def at(x):
@@ -67,7 +88,7 @@ def response_map(
         length = jnp.full(token.shape, i)
         return fn(decoder.logits(cfg, params, hidden), tokens, length, token)
 
-    xs = (jnp.arange(R), hidden.swapaxes(0, 1), tokens.swapaxes(0, 1))
+    xs = (jnp.arange(R), states.swapaxes(0, 1), tokens.swapaxes(0, 1))
     mapped = jax.lax.map(at, xs, batch_size=min(chunk, R))
     real = jnp.arange(R)[None] < lengths[:, None]
     return jax.tree.map(lambda x: jnp.where(real, x.T, 0.0), mapped)
@@ -191,7 +212,7 @@ def score_continuations(
     for start in range(0, len(prompts), rows):
         some = prompts[start : start + rows]
         choices = continuations[start : start + rows]
-        count = sampler.power_of_two(len(some))
+        count = fill_rows(sampler.power_of_two(len(some)), cfg.mesh)
         width = sampler.bucket(max(map(len, some)))
         tokens, lengths = sampler.pad_rows(some, count, width)
         prefilled = slots.prefill(cfg, params, shared, prefix_length, tokens, lengths)
@@ -200,7 +221,7 @@ def score_continuations(
         rows_of = [sampler.pad_rows(cs, C, T) for cs in choices]
         rows_of += [rows_of[0]] * (count - len(some))
         tokens, lengths = (np.stack(x) for x in zip(*rows_of, strict=True))
-        scores = jax.device_get(
+        scores = fetch(
             _continue(cfg, params, shared, prefix_length, prefilled, tokens, lengths)
         )
         out += [

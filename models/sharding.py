@@ -4,6 +4,7 @@ Mesh axes: `data` (copies of the parameters), `fsdp` (parameters split, gathered
 used), `tensor` (heads, ffn and vocabulary split), `sequence` (activations only).
 """
 
+import functools
 import math
 import re
 from typing import NamedTuple
@@ -109,43 +110,52 @@ def param_shardings(shapes, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
     return jax.tree.map(sharding, specs, is_leaf=lambda x: isinstance(x, P))
 
 
-def shardings_like(state, params, mesh: Mesh, rules: tuple[Rule, ...] = RULES):
-    """Shardings of a state that holds copies of the parameter tree (an optimizer's).
+def fitting(shape, mesh: Mesh, *axes) -> P:
+    """The spec that splits a shape over these axes of the mesh (a name, several, None).
 
-    A leaf whose path ends in a parameter's name and that has its shape is split as the
-    parameter is; all others (counters, factored moments) are replicated.
-
-    Args:
-      state, params: trees of arrays or shapes.
+    An axis that does not divide stays whole: a batch of one row, a cache of few heads.
     """
-    shapes = {name: x.shape for name, x in flatten_names(params).items()}
-    shardings = flatten_names(param_shardings(params, mesh, rules))
+    return P(
+        *(
+            axis if axis is None or not shape[i] % _ways(mesh, axis) else None
+            for i, axis in enumerate(axes)
+        )
+    )
 
-    def sharding(name, leaf):
-        parts = name.split("/")
-        for i in range(len(parts)):
-            tail = "/".join(parts[i:])
-            if tail in shapes and leaf.shape == shapes[tail]:
-                return shardings[tail]
-        return NamedSharding(mesh, P())
 
-    leaves = [sharding(name, leaf) for name, leaf in flatten_names(state).items()]
-    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+def fill_rows(rows: int, mesh: Mesh | None) -> int:
+    """The least number of rows, from this one on, that divides over the devices.
+
+    Rows that do not divide would be whole, all of them, on every device.
+    """
+    ways = 1 if mesh is None else _ways(mesh, ROWS)
+    return -(-rows // ways) * ways
 
 
 def constrain(x, mesh: Mesh | None, *axes):
-    """x, its axes split over these axes of the mesh (a name, several, or None).
-
-    An axis that does not divide stays whole: a batch of one row, a cache of few heads.
-    Without a mesh, x as it is.
-    """
+    """x, laid out by `fitting`; without a mesh, as it is."""
     if mesh is None:
         return x
-    spec = [
-        axis if axis is None or not x.shape[i] % _ways(mesh, axis) else None
-        for i, axis in enumerate(axes)
-    ]
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
+    sharding = NamedSharding(mesh, fitting(x.shape, mesh, *axes))
+    return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def fetch(tree):
+    """Arrays as NumPy's, whole, on this host.
+
+    What is spread over several processes is gathered first: all of them must call this
+    at the same place of the program, and all get the same.
+    """
+    leaves = jax.tree.leaves(tree)
+    if not all(x.is_fully_addressable or x.is_fully_replicated for x in leaves):
+        mesh = next(x.sharding.mesh for x in leaves if not x.is_fully_addressable)
+        tree = _everywhere(mesh)(tree)
+    return jax.device_get(tree)
+
+
+@functools.cache
+def _everywhere(mesh: Mesh):
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
 
 
 def _ways(mesh: Mesh, axis) -> int:

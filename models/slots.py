@@ -14,12 +14,35 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from models import decoder, sampling
 from models.config import DecoderConfig
 from models.decoder import Cache, Context
 from models.sampling import Sampling
-from models.sharding import ROWS, constrain
+from models.sharding import ROWS, fitting
+
+# What the last axes of each field of `Slots`, `Prompts` and `Context` are split over.
+_CACHE = (ROWS, "tensor", None, None)
+AXES = {
+    "keys": _CACHE,
+    "values": _CACHE,
+    "clock": (),
+    "length": (ROWS,),
+    "generated": (ROWS,),
+    "budget": (ROWS,),
+    "reason": (ROWS,),
+    "newest": (ROWS,),
+    "tokens": (ROWS, None),
+    "plain": (ROWS, None),
+    "sampled": (ROWS, None),
+    "recent": (ROWS, None),
+    "row_keys": (ROWS,),
+    "lengths": (ROWS,),
+    "logits": (ROWS, "tensor"),
+    "positions": (ROWS, None),
+    "visible": (ROWS, None),
+}
 
 
 class Slots(NamedTuple):
@@ -84,25 +107,72 @@ def prepare(cfg: DecoderConfig, params):
     """Parameters laid out for many calls: cast and unstacked once, not at each step.
 
     The sampler does this for every request. Given prepared parameters, it does nothing.
+    Only what is cast is copied: a quantised base, and what has the compute dtype, stay
+    the arrays that they are (but for unstacked layers, which are slices).
     """
-    scanned = not decoder.unrolls(cfg)
-    prepared = isinstance(params["layers"], tuple)
-    if prepared or (scanned and cfg.param_dtype == cfg.compute_dtype):
+    if isinstance(params["layers"], tuple):
         return params
-    return _prepare(cfg, params)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    wide = {i: x for i, (path, x) in enumerate(leaves) if _is_wide(cfg, path, x)}
+    if wide:
+        cast = _cast(cfg.compute_dtype, wide)
+        leaves = [cast.get(i, x) for i, (_, x) in enumerate(leaves)]
+        params = jax.tree.unflatten(tree, leaves)
+    if decoder.unrolls(cfg):
+        params = {**params, "layers": _unstack(params["layers"])}
+    return params
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
-def _prepare(cfg, params):
-    def cast(path, leaf):
-        # Norms, and the statistics of quantised kernels, are computed in float32.
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        exact = name in ("scale", "step", "mean")
-        exact = exact or not jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf if exact else leaf.astype(cfg.compute_dtype)
+def _is_wide(cfg: DecoderConfig, path, leaf) -> bool:
+    """Whether a leaf is cast: norms, and scales of quantised kernels, are exact."""
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    exact = name in ("scale", "step", "mean")
+    exact = exact or not jnp.issubdtype(leaf.dtype, jnp.floating)
+    return not exact and leaf.dtype != cfg.compute_dtype
 
-    params = jax.tree_util.tree_map_with_path(cast, params)
-    return decoder.unstack_layers(params) if decoder.unrolls(cfg) else params
+
+@functools.partial(jax.jit, static_argnums=0)
+def _cast(dtype, leaves):
+    return jax.tree.map(lambda x: x.astype(dtype), leaves)
+
+
+@jax.jit
+def _unstack(layers):
+    return decoder.unstack_layers({"layers": layers})["layers"]
+
+
+def shardings(mesh, state):
+    """The tree of NamedShardings of `Slots`, `Prompts` or a `Context`, by `AXES`.
+
+    Rows and heads that do not divide over their axes stay whole. Raises ValueError for
+    a field that `AXES` does not have, by its name.
+    """
+    uncovered = [name for name in state._fields if name not in AXES]
+    if uncovered:
+        kind = type(state).__name__
+        raise ValueError(f"{kind}: no sharding is stated for {', '.join(uncovered)}")
+
+    def of(name, x):
+        axes = (None,) * (x.ndim - len(AXES[name])) + AXES[name]
+        return NamedSharding(mesh, fitting(x.shape, mesh, *axes))
+
+    return type(state)(
+        *(
+            jax.tree.map(functools.partial(of, name), part)
+            for name, part in zip(state._fields, state, strict=True)
+        )
+    )
+
+
+def _spread(cfg: DecoderConfig, state):
+    """`Slots`, `Prompts` or a `Context` over the devices of the config's mesh.
+
+    Left alone, XLA keeps the whole cache on every device: of a 7B model with 512 rows
+    of 1,024 tokens, 275 GB.
+    """
+    if cfg.mesh is None:
+        return state
+    return jax.lax.with_sharding_constraint(state, shardings(cfg.mesh, state))
 
 
 @functools.partial(
@@ -119,9 +189,9 @@ def empty(cfg: DecoderConfig, rules, key, *, rows: int, cache: int, response: in
             return tuple(jnp.zeros(shape, dtype) for _ in range(L))
         return jnp.zeros((L, *shape), dtype)
 
-    return Slots(
-        keys=_spread(cfg, kv()),
-        values=_spread(cfg, kv()),
+    made = Slots(
+        keys=kv(),
+        values=kv(),
         clock=zeros(()),
         length=zeros(rows),
         generated=zeros(rows),
@@ -134,19 +204,7 @@ def empty(cfg: DecoderConfig, rules, key, *, rows: int, cache: int, response: in
         recent=jnp.full((rows, window_size(rules)), -1, jnp.int32),
         row_keys=jax.random.split(key, rows),
     )
-
-
-def _spread(cfg: DecoderConfig, cache):
-    """Keys or values [.., B, K, S, H] over the devices, by rows and by heads.
-
-    Left alone, XLA keeps the whole cache on every device: of a 7B model with 512 rows
-    of 1,024 tokens, 275 GB.
-    """
-
-    def one(x):
-        return constrain(x, cfg.mesh, *(None,) * (x.ndim - 4), ROWS, "tensor")
-
-    return jax.tree.map(one, cache)
+    return _spread(cfg, made)
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
@@ -155,7 +213,7 @@ def prefill_prefix(cfg: DecoderConfig, params, tokens, length) -> Context:
     T = tokens.shape[0]
     positions, segments = decoder.plain_inputs(length[None], T)
     _, (keys, values) = decoder.run(cfg, params, tokens[None], positions, segments)
-    return Context(keys, values, positions, segments > 0)
+    return _spread(cfg, Context(keys, values, positions, segments > 0))
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
@@ -169,8 +227,8 @@ def prefill(cfg: DecoderConfig, params, prefix, prefix_length, tokens, lengths):
         cfg, params, tokens, positions + prefix_length, segments, prefix
     )
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    keys, values = _spread(cfg, keys), _spread(cfg, values)
-    return Prompts(keys, values, lengths, decoder.logits(cfg, params, last))
+    logits = decoder.logits(cfg, params, last)
+    return _spread(cfg, Prompts(keys, values, lengths, logits))
 
 
 def _record(slots: Slots, rules: Sampling, rows, logits) -> Slots:
@@ -197,8 +255,21 @@ def _record(slots: Slots, rules: Sampling, rows, logits) -> Slots:
     )
 
 
-@functools.partial(jax.jit, static_argnames="rules", donate_argnames="slots")
-def insert(rules, slots: Slots, prompts: Prompts, entries: Entries, key) -> Slots:
+def _row(cfg: DecoderConfig, x, index, axis: int):
+    """Row ``index`` of the rows on this axis, which stays.
+
+    On a mesh by a sum over the rows, all others zero: of an index, XLA would first
+    gather all rows on every device, of 64 prompts of 256 tokens of a 7B model 8 GB.
+    """
+    if cfg.mesh is None:
+        return jax.lax.dynamic_index_in_dim(x, index, axis, keepdims=True)
+    here = jnp.arange(x.shape[axis]) == index
+    here = here.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+    return jnp.sum(jnp.where(here, x, 0), axis, keepdims=True)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "rules"), donate_argnames="slots")
+def insert(cfg, rules, slots: Slots, prompts: Prompts, entries: Entries, key) -> Slots:
     """Put prompts into slots and draw their first tokens."""
     _, source, target, row_ids, budget = entries
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
@@ -215,9 +286,7 @@ def insert(rules, slots: Slots, prompts: Prompts, entries: Entries, key) -> Slot
         stacked = ring.ndim == 5
 
         def one(m, ring):
-            row = jax.lax.dynamic_index_in_dim(
-                new, source[m], axis=int(stacked), keepdims=True
-            )
+            row = _row(cfg, new, source[m], int(stacked))
             row = jnp.take(row, token[m], axis=-2)
             start = (0, target[m], 0, 0, 0) if stacked else (target[m], 0, 0, 0)
             return jax.lax.dynamic_update_slice(ring, row.astype(ring.dtype), start)
@@ -239,7 +308,7 @@ def insert(rules, slots: Slots, prompts: Prompts, entries: Entries, key) -> Slot
     )
     V = prompts.logits.shape[-1]
     logits = set_rows(jnp.zeros((rows.shape[0], V)), prompts.logits[source])
-    return _record(slots, rules, rows, logits)
+    return _spread(cfg, _record(slots, rules, rows, logits))
 
 
 def step(cfg: DecoderConfig, rules: Sampling, params, prefix, prefix_length, slots):
@@ -259,12 +328,13 @@ def step(cfg: DecoderConfig, rules: Sampling, params, prefix, prefix_length, slo
         cfg, params, slots.newest, positions, cache, prefix
     )
     slots = slots._replace(
-        keys=_spread(cfg, keys),
-        values=_spread(cfg, values),
+        keys=keys,
+        values=values,
         clock=slots.clock + 1,
         length=slots.length + running,
     )
-    return _record(slots, rules, running, decoder.logits(cfg, params, hidden))
+    logits = decoder.logits(cfg, params, hidden)
+    return _spread(cfg, _record(slots, rules, running, logits))
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "rules"), donate_argnames="slots")
@@ -282,12 +352,12 @@ def decode(cfg, rules, params, prefix, prefix_length, slots: Slots, free_target)
     return jax.lax.while_loop(unfinished, body, slots)
 
 
-@jax.jit
-def keep(slots: Slots, rows) -> Slots:
+@functools.partial(jax.jit, static_argnames="cfg")
+def keep(cfg: DecoderConfig, slots: Slots, rows) -> Slots:
     """The given rows alone, int32 [M]: fewer slots, for when few are running."""
 
     def take(x):
         stacked = x.ndim == 5
         return jnp.take(x, rows, axis=int(stacked)) if x.ndim else x
 
-    return jax.tree.map(take, slots)
+    return _spread(cfg, jax.tree.map(take, slots))

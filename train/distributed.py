@@ -5,7 +5,8 @@
     python -m train.sft ... --coordinator=HOST:PORT --num-processes=2 --process-id=0
 
 Every process runs the same command on a file system that all share. Each loads its rows
-of every batch; process 0 alone prints and writes what is not a checkpoint.
+of every batch; process 0 alone prints and writes what is not a checkpoint. Rollouts are
+drawn by all together, each has them whole, and the rewards of process 0 count.
 
 Joining has to be asked for. What `auto` goes by is also there when somebody tries one
 host of a pod, or works inside a SLURM allocation: a run that joined by itself would

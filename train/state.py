@@ -60,15 +60,41 @@ def all_finite(tree):
 
 
 def moment_shardings(tx, opt_shape, params):
-    """Moments lie as their parameters do; what is none lies whole everywhere."""
+    """The sharding of every optimizer slot, as a tree like `opt_shape`.
+
+    Moments lie as their parameters do. Whole everywhere lie single numbers (counters)
+    and factored moments, which lack one axis of their parameter (Shazeer & Stern 2018).
+    Raises ValueError naming any other slot: it would silently be on all devices.
+    """
     everywhere = _replicated(params)
 
-    def like(moment, param):
-        return param.sharding if moment.shape == param.shape else everywhere
+    def like(slot, param):
+        if slot.shape == param.shape:
+            return param.sharding
+        shape = param.shape
+        factors = (shape[:i] + shape[i + 1 :] for i in range(len(shape)))
+        return everywhere if slot.shape in factors else alone(slot)
 
-    return optax.tree_utils.tree_map_params(
-        tx, like, opt_shape, params, transform_non_params=lambda _: everywhere
+    def alone(slot):
+        return everywhere if slot.size == 1 else _Uncovered(slot.shape)
+
+    found = optax.tree_utils.tree_map_params(
+        tx, like, opt_shape, params, transform_non_params=alone
     )
+    for path, x in jax.tree_util.tree_leaves_with_path(found):
+        if isinstance(x, _Uncovered):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"no sharding is stated for the optimizer's {name} of shape {x.shape}"
+            )
+    return found
+
+
+class _Uncovered:
+    """In the place of a sharding: what has this shape has none."""
+
+    def __init__(self, shape):
+        self.shape = shape
 
 
 def _replicated(params):

@@ -100,6 +100,25 @@ def placer(mesh: Mesh | None):
     )
 
 
+def whole_placer(mesh: Mesh | None):
+    """As `placer`, of batches that every process has whole, such as a rollout.
+
+    The batch of process 0 counts: rewards that look at a clock may differ in others.
+    """
+    if mesh is None or jax.process_count() == 1:
+        return placer(mesh)
+    from jax.experimental import multihost_utils
+
+    sharding = batch_sharding(mesh)
+
+    def place(x):
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return lambda batch: jax.tree.map(
+        place, multihost_utils.broadcast_one_to_all(batch)
+    )
+
+
 def _accumulate(grad_fn, trainable, batch, accum: int):
     """Sums of gradients and losses over micro-batches, in float32."""
 

@@ -9,11 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run_on_devices(count: int, script: str, folder: Path):
-    """What `tests/helpers/<script> folder` prints on its last line, from JSON."""
+def run_on_devices(count: int, script: str, folder: Path, *arguments: str):
+    """What `tests/helpers/<script> folder arguments...` prints on its last line."""
     flags = f"--xla_force_host_platform_device_count={count}"
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/helpers" / script, folder],
+        [sys.executable, ROOT / "tests/helpers" / script, folder, *arguments],
         env=os.environ
         | {
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",

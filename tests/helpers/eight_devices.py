@@ -10,13 +10,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 
 from models import tensor_files
 from models.params import count, flatten_names
 from models.pretrained import from_pretrained, save_pretrained
-from models.sharding import param_shardings, shardings_like
+from models.sharding import param_shardings
 from train.mesh import batch_sharding, make_mesh
+from train.optim import OptimizerConfig, make_optimizer
+from train.state import init_state
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import forward  # noqa: E402
@@ -65,11 +66,8 @@ def check(source: Path, out: Path) -> dict:
 def optimizer_specs(source: Path) -> dict:
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     params = from_pretrained(source, mesh=mesh).params
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
-    state = jax.eval_shape(optimizer.init, params)
-    shardings = shardings_like(state, params, mesh)
-    placed = jax.jit(optimizer.init, out_shardings=shardings)(params)
-    state_specs = {name: spec(x) for name, x in flatten_names(placed).items()}
+    state = init_state(params, make_optimizer(OptimizerConfig(), 10, params))
+    state_specs = {name: spec(x) for name, x in flatten_names(state.opt_state).items()}
     expected = flatten_names(param_shardings(params, mesh))
     return {
         "state": state_specs,

@@ -5,6 +5,8 @@ As a script, in each of them:
       AT=STEP:SIGNAL in the environment sends itself a signal when it loads that batch
   two_processes.py check FLAGS...            what tests/train/test_distributed.py reads,
       as JSON on the last line
+  two_processes.py ppo FOLDER FLAGS...       iterations of PPO, and scores, as
+      tests/train/test_sharded_rollouts.py reads them, as JSON on the last line
 """
 
 import faulthandler
@@ -106,8 +108,8 @@ def ends(processes, timeout: float = HANGS_AFTER + 20) -> list[Ended]:
 
 def main(mode: str, *arguments: str) -> None:
     faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)  # says where it hangs
-    if mode == "check":
-        print(json.dumps(check(arguments)))
+    if mode in ("check", "ppo"):
+        print(json.dumps({"check": check, "ppo": ppo}[mode](*arguments)))
         return
     module, *rest = arguments
     from data.batches import Batches
@@ -128,30 +130,56 @@ def main(mode: str, *arguments: str) -> None:
     cli.run_main(command.main, command.define_flags)
 
 
-def check(arguments) -> dict:
+def join(arguments) -> None:
+    """Becomes one of the processes that flags tell of."""
+    from absl import flags
+
+    from train import distributed
+
+    values = flags.FlagValues()
+    distributed.define_flags(values)
+    values(["join", *(a.replace("-", "_").replace("__", "--") for a in arguments)])
+    distributed.initialize(
+        values.distributed, values.coordinator, values.num_processes, values.process_id,
+        lost_after=values.lost_after,
+    )  # fmt: skip
+
+
+def ppo(folder: str, *arguments: str) -> dict:
+    """The iterations and the scores of helpers/sharded_run.py, by several processes."""
+    join(arguments)
+    from helpers import sharded_run
+    from helpers.tiny_run import exact
+
+    from models.sharding import fetch
+
+    mesh, rollouts = sharded_run.mesh_of("2x2x2"), []
+    fitted = sharded_run.ppo(mesh, Path(folder), len(sharded_run.MESHES), rollouts)
+    return {
+        "rollouts": [sharded_run.lists(rollout) for rollout in rollouts],
+        "rows": exact(fitted.rows),
+        "state": sharded_run.sums(fetch(fitted.state)),
+        "scores": sharded_run.scores(mesh),
+    }
+
+
+def check(*arguments: str) -> dict:
+    join(arguments)
     import jax
     import numpy as np
-    from absl import flags
     from helpers.tiny_run import CFG, same_bits
 
     from data.batches import batches, eval_batches
     from data.chat import TokenizedExample
     from data.pairs import token_pair
     from models import decoder
-    from models.sharding import param_shardings
+    from models.sharding import fetch, param_shardings
     from train import distributed
     from train.errors import ConfigError
     from train.mesh import make_mesh
     from train.reference import _gather, reference_log_probs
-    from train.step import own_rows, placer
+    from train.step import own_rows, placer, whole_placer
 
-    values = flags.FlagValues()
-    distributed.define_flags(values)
-    values(["check", *(a.replace("-", "_").replace("__", "--") for a in arguments)])
-    distributed.initialize(
-        values.distributed, values.coordinator, values.num_processes, values.process_id,
-        lost_after=values.lost_after,
-    )  # fmt: skip
     own, rng = jax.process_index(), np.random.default_rng(0)
     mixed = [jax.devices()[i] for i in (0, 4, 5, 1, 2, 6, 3, 7)]
     meshes = {
@@ -177,7 +205,10 @@ def check(arguments) -> dict:
             for step in range(2):
                 placed = jax.tree.map(_gather, placer(mesh)(share[step]))
                 pairs.append(same_bits(placed, whole[step]))
-        equal[name] = all(pairs)
+        whole = wholes[0][0]
+        other = jax.tree.map(lambda x: x + x.dtype.type(own), whole)
+        rollout = fetch(whole_placer(mesh)(other))  # that of process 0 counts
+        equal[name] = all(pairs) and same_bits(rollout, whole)
 
     told = [distributed.by_first(lambda: {"from": own})]
     try:

@@ -14,11 +14,14 @@ from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from models.decoder import param_shapes
-from models.params import flatten_names, unflatten_names
+from models.kernels import Adapted
+from models.params import flatten_names
 from models.pretrained import from_pretrained
-from models.sharding import RULES, Rule, param_specs, shardings_like
+from models.quantized import Int8
+from models.sharding import RULES, Rule, fill_rows, fitting, param_specs
 
 ROOT = Path(__file__).parents[2]
+KERNEL = jax.ShapeDtypeStruct((4, 4), np.float32)
 NAMES = ("llama", "llama-tied-bias", "internlm2", "qwen3-bias-sliding")
 
 
@@ -120,11 +123,30 @@ def test_rules_cover_every_parameter():
     assert set(specs) == set(flatten_names(shapes))
 
 
-def test_uncovered_parameter_is_named():
-    shapes = param_shapes(forward.TINY)
-    shapes["adapter"] = {"a": jax.ShapeDtypeStruct((3,), np.float32)}
-    with pytest.raises(ValueError, match="no sharding rule covers adapter/a"):
+@pytest.mark.parametrize(
+    ("tree", "name"),
+    [
+        ({"gate": {"a": jax.ShapeDtypeStruct((3,), np.float32)}}, "gate/a"),
+        ({"gate": {"kernel": KERNEL}}, "gate/kernel"),
+        ({"gate": {"kernel": Adapted(KERNEL, KERNEL, KERNEL)}}, "gate/kernel/base"),
+        ({"gate": {"kernel": Int8(KERNEL, KERNEL)}}, "gate/kernel/codes"),
+    ],
+)
+def test_uncovered_parameter_is_named(tree, name):
+    """Arrays, adapters and parts of quantised kernels that no rule knows."""
+    shapes = param_shapes(forward.TINY) | tree
+    with pytest.raises(ValueError, match=f"no sharding rule covers {name}"):
         param_specs(shapes, mesh())
+
+
+def test_axes_that_do_not_divide_stay_whole():
+    """Six rows over 2 x 2 devices, eight over them; one head over two."""
+    rows = ("data", "fsdp")
+    over = mesh(data=2, fsdp=2, tensor=2)
+    assert fitting((6, 4, 3), over, rows, "tensor", None) == P(None, "tensor", None)
+    assert fitting((8, 1, 3), over, rows, "tensor", None) == P(rows, None, None)
+    assert [fill_rows(n, over) for n in (1, 4, 6)] == [4, 4, 8]
+    assert fill_rows(6, None) == 6
 
 
 def test_axis_that_does_not_divide_is_named():
@@ -149,18 +171,3 @@ def test_own_rules_come_first():
     rules = (Rule("embed/.*", P()), *RULES)
     specs = flatten_names(param_specs(param_shapes(forward.TINY), mesh(), rules))
     assert specs["embed/embedding"] == P()
-
-
-def test_state_leaf_of_another_shape_is_replicated():
-    """Factored moments carry a parameter's name but not its shape."""
-    kernel = "layers/mlp/up/kernel"
-    shapes = param_shapes(forward.TINY)
-    leaf = flatten_names(shapes)[kernel]
-    state = {
-        "mu": unflatten_names({kernel: leaf}),
-        "v_row": unflatten_names({kernel: jax.ShapeDtypeStruct((2, 16), np.float32)}),
-        "count": jax.ShapeDtypeStruct((), np.int32),
-    }
-    found = flatten_names(shardings_like(state, shapes, mesh(fsdp=2)))
-    assert found[f"mu/{kernel}"].spec == P(None, "fsdp", "tensor")
-    assert found[f"v_row/{kernel}"].spec == P() and found["count"].spec == P()

@@ -1,6 +1,7 @@
 """The ring of slots gives the same responses at any clock, in any slot, at any time."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,12 @@ from helpers.forward import TINY
 from helpers.sampling import KEY, MIXED, SCANNED, params_of, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 from models import sampler, slots
 from models.sampling import LENGTH, RUNNING, Sampling
+from models.sharding import MESH_AXES
 
 ROWS, CACHE, RESPONSE = 4, 16, 8
 PROMPTS = random_prompts(ROWS, 7, seed=3)
@@ -65,7 +69,7 @@ def model(request):
     params = slots.prepare(cfg, params_of(cfg))
     prompts = prefilled(cfg, params)
     everyone = entries(range(ROWS), range(ROWS), [RESPONSE] * ROWS)
-    state = slots.insert(RULES, empty(cfg), prompts, everyone, KEY)
+    state = slots.insert(cfg, RULES, empty(cfg), prompts, everyone, KEY)
     return cfg, params, prompts, decode(cfg, params, state)
 
 
@@ -79,14 +83,14 @@ def test_any_clock_any_slot_any_time(model, clock, order, early):
     budget = [RESPONSE] * ROWS
     if early:
         first = entries(range(early), order[:early], budget[:early])
-        state = slots.insert(RULES, state, prompts, first, KEY)
+        state = slots.insert(cfg, RULES, state, prompts, first, KEY)
         short = state._replace(budget=state.budget.at[order[0]].set(3))
         state = decode(cfg, params, short, ROWS - early + 1)
         assert state.reason[order[0]] == LENGTH
         again = entries([0], [order[0]], [RESPONSE])
-        state = slots.insert(RULES, state, prompts, again, KEY)
+        state = slots.insert(cfg, RULES, state, prompts, again, KEY)
     late = entries(range(early, ROWS), order[early:], budget[early:])
-    state = slots.insert(RULES, state, prompts, late, KEY)
+    state = slots.insert(cfg, RULES, state, prompts, late, KEY)
     state = decode(cfg, params, state)
     assert_same(state, reference, list(order))
 
@@ -96,11 +100,11 @@ def test_keep_goes_on_with_fewer_rows(model):
     cfg, params, prompts, reference = model
     budget = [2, RESPONSE, 1, RESPONSE]
     state = slots.insert(
-        RULES, empty(cfg), prompts, entries(range(4), range(4), budget), KEY
+        cfg, RULES, empty(cfg), prompts, entries(range(4), range(4), budget), KEY
     )
     state = decode(cfg, params, state, 2)
     assert np.array_equal(np.asarray(state.reason) == RUNNING, [0, 1, 0, 1])
-    state = decode(cfg, params, slots.keep(state, np.array([3, 1], np.int32)), 2)
+    state = decode(cfg, params, slots.keep(cfg, state, np.array([3, 1], np.int32)), 2)
     arrays = reference._replace(keys=(), values=(), clock=(), row_keys=())
     some = jax.tree.map(lambda x: x[jnp.array([1, 3])], arrays)
     assert_same(state, some, [1, 0])
@@ -110,7 +114,7 @@ def test_ended_rows_rest(model):
     """A row that has ended keeps its response while the others go on."""
     cfg, params, prompts, _ = model
     state = slots.insert(
-        RULES, empty(cfg), prompts, entries([0, 1], [0, 1], [2, RESPONSE]), KEY
+        cfg, RULES, empty(cfg), prompts, entries([0, 1], [0, 1], [2, RESPONSE]), KEY
     )
     state = decode(cfg, params, state, ROWS - 1)
     before = jax.device_get((state.tokens[0], state.plain[0], state.generated[0]))
@@ -129,7 +133,7 @@ def test_layer_loops_agree():
         assert slots.prepare(cfg, params) is params
         assert isinstance(params["layers"], tuple) == (cfg is TINY)
         prompts = prefilled(cfg, params)
-        state = slots.insert(RULES, empty(cfg), prompts, everyone, KEY)
+        state = slots.insert(cfg, RULES, empty(cfg), prompts, everyone, KEY)
         results.append(decode(cfg, params, state))
     assert_same(*results, list(range(ROWS)))
 
@@ -144,3 +148,30 @@ def test_prepare_casts_what_is_computed_in_bfloat16():
     assert dtypes["scale"] == jnp.float32 and dtypes["kernel"] == jnp.bfloat16
     a, b = prefilled(cfg, params), prefilled(cfg, prepared)
     np.testing.assert_array_equal(a.logits, b.logits)
+
+
+@pytest.mark.parametrize("cfg", [TINY, SCANNED], ids=["unrolled", "scanned"])
+def test_every_field_has_a_sharding(cfg):
+    """Caches by rows and heads, the rest by rows; what does not divide is whole."""
+    state, prompts = empty(cfg), prefilled(cfg, params_of(TINY))
+    mesh = AbstractMesh((1, 4, 2, 1), MESH_AXES, (AxisType.Auto,) * 4)
+    found, few = (
+        slots.shardings(mesh, x) for x in (state, slots.keep(cfg, state, np.array([0])))
+    )
+    keys = jax.tree.leaves(found.keys)[0].spec
+    assert tuple(keys)[-4:] == (("data", "fsdp"), "tensor", None, None)
+    assert len(keys) == (5 if cfg is SCANNED else 4)
+    assert found.tokens.spec == P(("data", "fsdp"), None)
+    assert found.row_keys.spec == P(("data", "fsdp")) and found.clock.spec == P()
+    assert few.tokens.spec == P(None, None)
+    assert slots.shardings(mesh, prompts).logits.spec == P(("data", "fsdp"), None)
+
+
+def test_a_field_without_a_sharding_is_named():
+    class Wider(NamedTuple):
+        keys: jax.Array
+        draft: jax.Array
+
+    mesh = AbstractMesh((1, 4, 2, 1), MESH_AXES, (AxisType.Auto,) * 4)
+    with pytest.raises(ValueError, match="Wider: no sharding is stated for draft"):
+        slots.shardings(mesh, Wider(jnp.zeros((4, 2, 8, 4)), jnp.zeros(4)))
