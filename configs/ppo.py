@@ -15,16 +15,26 @@ prm800k, metamath: Llemma-7B at the thesis's settings (chapter 6; appendix of th
       --config.validation=FILE.jsonl --workdir=runs/ppo_prm800k
   TPU v5p, 64 chips; not measured yet. Expect `eval/accuracy` near 0.29 on MATH500.
 faithful: prm800k with the quirks of the original code.
+qlora: policy, critic and reward model as adapters of rank 64 over one base in 4 bits,
+  which is the reference; the reward model is the adapter/ of a run of train.reward.
+  python -m train.ppo --config=configs/ppo.py:qlora --config.policy=DIR \
+      --config.reward_model=DIR/adapter --config.prompts=FILE.jsonl \
+      --workdir=runs/ppo_qlora
+  Sizes are those of chapter 3: 70B, 256 tokens in, 1,024 out. Meant for 16 chips of
+  TPU v5e with --config.mesh.fsdp=4 --config.mesh.tensor=4; not run yet. Planned by
+  python -m train.plan --config=configs/ppo.py:qlora --topology=v5e:4x4 \
+      --model=llama2-70b --config.mesh.fsdp=4 --config.mesh.tensor=4
 """
 
 from ml_collections import config_dict
 
-VARIANTS = ("default", "mini", "prm800k", "metamath", "faithful")
+VARIANTS = ("default", "mini", "prm800k", "metamath", "faithful", "qlora")
 
 
 def get_config(variant="default"):
     c = config_dict.ConfigDict()
     c.policy = config_dict.placeholder(str)
+    c.policy_adapter = config_dict.placeholder(str)  # with lora: it starts from these
     c.reward_model = config_dict.placeholder(str)
     c.prompts = config_dict.placeholder(str)
     c.validation = config_dict.placeholder(str)  # prompts with answers
@@ -116,7 +126,8 @@ def get_config(variant="default"):
     )
     c.mesh = dict(data=1, fsdp=-1, tensor=1, sequence=1)
     variants = {"mini": mini, "prm800k": prm800k, "metamath": metamath}
-    return {"default": lambda c: c, "faithful": faithful, **variants}[variant](c)
+    variants |= {"faithful": faithful, "qlora": qlora}
+    return {"default": lambda c: c, **variants}[variant](c)
 
 
 def mini(c):
@@ -155,4 +166,23 @@ def faithful(c):
     c.ppo.quirks.update({name: True for name in c.ppo.quirks})
     c.ppo.fit_critic = 0  # its critic starts with the reward model's head
     c.rewards.update(read=3, spread=2)
+    return c
+
+
+def qlora(c):
+    c.lora = dict(
+        rank=64,
+        alpha=16.0,
+        dropout=0.0,
+        targets=("layers/attn/*", "layers/mlp/*"),
+        use_rslora=False,
+        base="nf4",
+        seed=0,
+    )
+    c.dtype = "bfloat16"
+    c.remat = "full"
+    c.rewards.update(answer=0.0, process=0.0, model=1.0)
+    c.sampling.update(temperature=0.7, slots=144)
+    c.ppo.update(prompts=576, max_new_tokens=1024, minibatch=288, accum=72, epochs=2)
+    c.ppo.fit_critic = 576
     return c

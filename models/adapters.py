@@ -150,6 +150,26 @@ def attach(params, adapters, scale, *, dropout: float = 0.0, key=None):
     return _zip(params, adapters, adapted)
 
 
+def detach(params):
+    """The parameters that adapters were attached to: the inverse of `attach`."""
+
+    def base(kernel):
+        return kernel.base if isinstance(kernel, Adapted) else kernel
+
+    return jax.tree.map(base, params, is_leaf=is_node)
+
+
+def adapters_of(params) -> dict:
+    """The adapters that were attached to parameters: {} where there are none."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_node)
+    flat = {}
+    for path, kernel in leaves:
+        if isinstance(kernel, Adapted):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            flat |= {f"{name}/a": kernel.a, f"{name}/b": kernel.b}
+    return unflatten_names(flat)
+
+
 def merge(params, adapters, scale: float, dtype=None):
     """Plain parameters base + scale * a @ b, added in float32.
 

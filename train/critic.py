@@ -13,14 +13,31 @@ that does best on responses it was not fitted to.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from models import sampler
 from models.config import DecoderConfig
+from models.rollout import Rollout
+from models.sampling import Sampling
+from train.errors import ConfigError
+from train.keys import purpose_key
 from train.ppo_config import PPOConfig
-from train.ppo_terms import Experience, critic_states, dealt, estimate
+from train.ppo_roles import WHOLE, Roles
+from train.ppo_terms import (
+    Experience,
+    critic_states,
+    dealt,
+    estimate,
+    experience,
+)
+from train.prompts import PromptOrder
+from train.rewards import Rewards
+from train.state import all_finite
 
 # Of the mean squared state; the last is so strong that values stay near zero.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
@@ -86,6 +103,51 @@ def fit_head(
     w = _solve(jax.tree.map(jnp.add, first, second), ridges[best])[:, None]
     kernel = w.astype(params["head"]["kernel"].dtype)
     return FittedHead({"kernel": kernel}, tried[best])
+
+
+def with_fitted_head(
+    model: DecoderConfig,
+    params,
+    prompts: Sequence[Sequence[int]],
+    reward_fn: Callable[[Rollout, Sequence[int]], Rewards],
+    cfg: PPOConfig,
+    sampling: Sampling,
+    value: tuple[DecoderConfig, Any],
+    place: Callable[[Any], Any] = jax.device_put,
+    *,
+    reference=None,
+    roles: Roles = WHOLE,
+    **options,
+) -> tuple[DecoderConfig, Any]:
+    """The critic with a head for the returns of `cfg.fit_critic` first responses.
+
+    Args: as `train.ppo.ppo` has them; params and value are what is trained of each.
+
+    Raises ConfigError where they tell nothing: no tokens, or numbers that are none.
+    """
+    ids = PromptOrder(prompts, cfg.fit_critic, cfg.seed)[0].ids
+    rollout = sampler.generate(
+        model,
+        roles.policy(params, reference),
+        [prompts[i] for i in ids],
+        sampling,
+        purpose_key(jax.random.key(cfg.seed), "critic"),
+        max_new_tokens=cfg.max_new_tokens,
+        **options,
+    )
+    width = sampler.bucket(max(map(len, prompts)))
+    rewards = reward_fn(rollout, ids)
+    rows = place(experience(rollout, rewards, np.zeros(len(ids)), width))
+    architecture, critic = value
+    chunks = cfg.fit_critic // cfg.fit_rows
+    whole = roles.value(critic, reference)
+    fitted = fit_head(cfg, architecture, whole, rows, chunks)
+    if not all_finite(fitted):
+        raise ConfigError(
+            f"ppo.fit_critic: the returns of {cfg.fit_critic} responses give no head; "
+            "expected responses with tokens that count, and finite rewards"
+        )
+    return architecture, {**critic, "head": fitted.head}
 
 
 def _solve(m: _Moments, ridge):

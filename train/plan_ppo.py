@@ -23,6 +23,7 @@ from train.plan_pieces import (
     STEPS,
     Given,
     Piece,
+    abstract_adapters,
     abstract_params,
     abstract_state,
     placed,
@@ -30,7 +31,8 @@ from train.plan_pieces import (
 )
 from train.ppo import Models, PPOState, make_update, spread
 from train.ppo_config import PPOConfig
-from train.ppo_run import RunConfig
+from train.ppo_roles import WHOLE, adapted, without_output
+from train.ppo_run import RunConfig, is_adapter
 from train.ppo_terms import Experience
 
 
@@ -44,31 +46,68 @@ def ppo_pieces(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
 
 
 def _resident(cfg: RunConfig, given: Given, mesh: Mesh):
-    """What PPO keeps in HBM all the time: (models, state, reference, judge)."""
-    policy = abstract_params(decoder.param_shapes(given.model), mesh)
-    models = Models(given.model, make_optimizer(cfg.optimizer, STEPS, policy))
+    """What PPO keeps in HBM all the time: (models, state, reference, judge).
+
+    With adapters the reference is the base of all; the judge is its adapters and head,
+    where its architecture is the policy's, else a model of its own.
+    """
+    reference = policy = abstract_params(decoder.param_shapes(given.model), mesh)
     judge = critic = None
     if given.reward_model is not None:
         shapes = reward_model.param_shapes(given.reward_model)
-        judge = abstract_params(shapes, mesh)
+        judge = critic = abstract_params(shapes, mesh)
+    roles = WHOLE
+    if cfg.lora is not None:
+        shapes = decoder.param_shapes(given.model)
+        policy, reference, lora, _ = abstract_adapters(shapes, cfg.lora, mesh)
+        kernel = jax.ShapeDtypeStruct((given.model.d_model, 1), jnp.float32)
+        head = abstract_params({"head": {"kernel": kernel}}, mesh)
+        critic = {**head, "adapters": without_output(policy)}
+        roles = adapted(lora, lora)
+        if shares_base(cfg, given):
+            judge = critic
+    models = Models(given.model, make_optimizer(cfg.optimizer, STEPS, policy))
+    value = None
     if ESTIMATORS[cfg.ppo.estimator].critic:
-        if judge is None:
+        if critic is None:
             raise ConfigError(
                 f"config.ppo.estimator {cfg.ppo.estimator!r} needs a critic; expected "
                 "--reward_model or config.reward_model"
             )
         of_critic = dataclasses.replace(cfg.optimizer, frozen=cfg.value_frozen)
-        chosen = make_optimizer(of_critic, STEPS, judge)
-        models = models._replace(value=given.reward_model, value_optimizer=chosen)
-        critic = abstract_state(judge, chosen)
+        chosen = make_optimizer(of_critic, STEPS, critic)
+        value_model = given.reward_model if cfg.lora is None else given.model
+        models = models._replace(value=value_model, value_optimizer=chosen)
+        value = abstract_state(critic, chosen)
     everywhere = replicated(mesh)
     state = PPOState(
         abstract_state(policy, models.optimizer),
-        critic,
+        value,
         jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere),
         jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
     )
-    return models, state, policy, judge
+    return models._replace(roles=roles), state, reference, judge
+
+
+def shares_base(cfg: RunConfig, given: Given) -> bool:
+    """Whether the reward model is adapters over the policy's base.
+
+    By its folder; without one, where it has the policy's architecture.
+    """
+    if cfg.lora is None or given.reward_model != given.model:
+        return False
+    return cfg.reward_model is None or is_adapter(cfg.reward_model)
+
+
+def _parts(cfg: RunConfig, state: PPOState, reference, judge) -> dict:
+    """What `_resident` has, by name: each array once."""
+    return {
+        "policy": state.policy.params,
+        "optimizer": state.policy.opt_state,
+        "critic": state.value,
+        "reference" if cfg.lora is None else "base": reference,
+        "reward model": judge,
+    }
 
 
 def sampling_rules(cfg: RunConfig) -> Sampling:
@@ -80,8 +119,9 @@ def sampling_rules(cfg: RunConfig) -> Sampling:
 
 def _rollout(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
     ppo, model, rules = cfg.ppo, given.model, sampling_rules(cfg)
-    _, state, reference, judge = _resident(cfg, given, mesh)
-    params = _prepared(model, state.policy.params)
+    models, state, reference, judge = _resident(cfg, given, mesh)
+    own = models.roles.policy(state.policy.params, reference)
+    params = _prepared(model, own)
     rows = min(cfg.sampling.slots, sampler.power_of_two(ppo.responses))
     width = sampler.bucket(given.prompt_length)
     cache = width + ppo.max_new_tokens
@@ -98,16 +138,14 @@ def _rollout(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
     none = jax.ShapeDtypeStruct((), jnp.int32)
     prompts = jax.ShapeDtypeStruct((group, width), jnp.int32)
     lengths = jax.ShapeDtypeStruct((group,), jnp.int32)
-    cast = jax.tree.leaves(params)[0].dtype != jax.tree.leaves(reference)[0].dtype
-    beside = {
-        "policy": state.policy.params if cast else None,
-        "optimizer": state.policy.opt_state,
-        "critic": state.value,
-        "reference": reference,
-        "reward model": judge,
-    }
-    forward = flops_per_token(model, params, width) / 3
-    step = flops_per_token(model, params, 2 * cache) / 3
+    pairs = zip(*map(jax.tree.leaves, (own, params)), strict=True)
+    cast = [kept for kept, used in pairs if kept.dtype != used.dtype]
+    beside = _parts(cfg, state, reference, judge)
+    beside = {n: x for n, x in beside.items() if n not in ("policy", "base")}
+    beside["policy"] = cast  # the rest is sampled from as it is kept
+    shapes = decoder.param_shapes(model)
+    forward = flops_per_token(model, shapes, width) / 3
+    step = flops_per_token(model, shapes, 2 * cache) / 3
     waves = -(-ppo.responses // rows)
     # The decode step first: its compilation chooses where the cache lies.
     return [
@@ -134,7 +172,10 @@ def _prepared(model: DecoderConfig, params):
     """As `slots.prepare` leaves them: cast to the compute dtype, but for norms."""
 
     def cast(path, x):
-        dtype = x.dtype if path[-1].key == "scale" else model.compute_dtype
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        exact = name in ("scale", "step", "mean")
+        exact = exact or not jnp.issubdtype(x.dtype, jnp.floating)
+        dtype = x.dtype if exact else model.compute_dtype
         return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
 
     return jax.tree_util.tree_map_with_path(cast, params)
@@ -144,25 +185,26 @@ def _judging(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
     if not (cfg.rewards.process or cfg.rewards.model) or given.reward_model is None:
         return []
     model = given.reward_model
-    _, state, reference, judge = _resident(cfg, given, mesh)
+    models, state, reference, judge = _resident(cfg, given, mesh)
+    scorer = judge
+    if "decoder" not in judge:
+        scorer = models.roles.value(judge, reference)
     rows, batch = cfg.ppo.responses, min(64, sampler.power_of_two(cfg.ppo.responses))
     width = sampler.bucket(given.prompt_length + cfg.ppo.max_new_tokens)
     tokens = jax.ShapeDtypeStruct((batch, width), jnp.int32)
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     untied = dataclasses.replace(model, tie_embeddings=False)
+    shapes = reward_model.param_shapes(model)
+    parts = _parts(cfg, state, reference, judge)
+    held = ("reward model",) if scorer is judge else ("base", "reward model")
     return [
         Piece(
             "reward scores",
-            lambda: reward_model.padded_scores.lower(model, judge, tokens, lengths),
-            {"reward model": judge},
+            lambda: reward_model.padded_scores.lower(model, scorer, tokens, lengths),
+            {name: parts.pop(name) for name in held},
             -(-rows // batch),
-            flops_per_token(untied, judge, width) / 3 * batch * width,
-            {
-                "policy": state.policy.params,
-                "optimizer": state.policy.opt_state,
-                "critic": state.value,
-                "reference": reference,
-            },
+            flops_per_token(untied, shapes, width) / 3 * batch * width,
+            parts,
         )
     ]
 
@@ -175,23 +217,25 @@ def _ppo_update(cfg: RunConfig, given: Given, mesh: Mesh) -> Piece:
     key = placed(key, replicated(mesh))
     update = make_update(models, ppo, sampling_rules(cfg), state, spread(mesh))
     width = rows.prompts.shape[1] + ppo.max_new_tokens
-    policy = flops_per_token(given.model, reference, width)
-    flops = policy * (ppo.epochs + 2 / 3)  # old policy and reference: forward only
+
+    def flops(model, shapes, scored: int) -> float:
+        """Per token: of the updates, and of forward passes before them."""
+        per_token = partial(flops_per_token, model, shapes, width)
+        trained = per_token(frozen=cfg.lora is not None)
+        return trained * ppo.epochs + per_token() / 3 * scored
+
+    total = flops(given.model, decoder.param_shapes(given.model), 2)
     if models.value is not None:
         untied = dataclasses.replace(models.value, tie_embeddings=False)
-        flops += flops_per_token(untied, judge, width) * (ppo.epochs + 1 / 3)
+        total += flops(untied, reward_model.param_shapes(models.value), 1)
+    parts = _parts(cfg, state, reference, judge)
+    judge = parts.pop("reward model")
     return Piece(
         "update",
         lambda: update.lower(state, reference, rows, key),
-        {
-            "policy": state.policy.params,
-            "optimizer": state.policy.opt_state,
-            "critic": state.value,
-            "reference": reference,
-            "batch": rows,
-        },
+        {**parts, "batch": rows},
         1,
-        flops * ppo.responses * width,
+        total * ppo.responses * width,
         {"reward model": judge},
     )
 

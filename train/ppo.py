@@ -7,7 +7,8 @@ An iteration draws G responses to each of its prompts, has them rewarded on the 
 and then makes a single call that scores the tokens under the old policy, the reference
 and the critic, estimates advantages, and goes through epochs x minibatches of clipped
 updates of the policy and of the critic (Schulman et al. 2017; Ziegler et al. 2019). The
-mathematics is in `train.ppo_terms`, files and flags are in `train.ppo_run`.
+mathematics is in `train.ppo_terms`, files and flags are in `train.ppo_run`. What is
+trained is all of the parameters, or adapters over the reference's (`train.ppo_roles`).
 
 Letters: N responses (prompts x samples), P prompt tokens, R response tokens.
 """
@@ -31,12 +32,13 @@ import numpy as np
 from models import sampler
 from models.config import DecoderConfig
 from models.errors import CheckpointError
+from models.paths import as_path
 from models.rollout import Rollout
 from models.sampling import Sampling
 from train import kl as kl_lib
 from train import rewards as rewards_lib
 from train.advantages import ESTIMATORS
-from train.critic import fit_head
+from train.critic import with_fitted_head
 from train.decoder import check_rows
 from train.errors import ConfigError
 from train.keys import purpose_key
@@ -44,10 +46,12 @@ from train.loop import Fitted, LoopConfig, fit
 from train.mesh import batch_sharding
 from train.optim import Optimizer, OptimizerConfig, make_optimizer
 from train.ppo_config import PPOConfig
+from train.ppo_roles import WHOLE, Roles
 from train.ppo_terms import (
     Experience,
     by_chunks,
     estimate,
+    experience,
     measure,
     minibatch_rows,
     over_minibatches,
@@ -59,20 +63,14 @@ from train.ppo_terms import (
 )
 from train.prompts import PromptOrder, Prompts
 from train.rewards import Rewards
-from train.state import (
-    TrainState,
-    abstract_state,
-    all_finite,
-    init_state,
-    state_shardings,
-)
-from train.step import make_train_step, placer
+from train.state import TrainState, abstract_state, init_state, state_shardings
+from train.step import make_train_step, whole_placer
 
 
 class PPOState(NamedTuple):
     """All that changes: in one checkpoint. `value` is None without a critic.
 
-    policy: of decoder parameters; value: of {"decoder", "head"}
+    policy: of what is trained of a decoder; value: of the critic, "head" among it
     kl_coef: float32 []; iteration: int32 []
     """
 
@@ -88,7 +86,7 @@ class PPOState(NamedTuple):
 
     @property
     def params(self):
-        """The policy's parameters: what is evaluated and exported."""
+        """What is trained of the policy: its parameters, or its adapters."""
         return self.policy.params
 
 
@@ -99,6 +97,7 @@ class Models(NamedTuple):
     optimizer: Optimizer
     value: DecoderConfig | None = None
     value_optimizer: Optimizer | None = None
+    roles: Roles = WHOLE
 
 
 def make_update(
@@ -112,6 +111,9 @@ def make_update(
 
     It consumes the state, and transfers nothing to or from the host.
 
+    The reference is frozen: its parameters, over which adapters lie where there are
+    some (`models.roles`).
+
     Args:
       state: where given, the new one keeps its shardings.
       constrain: keeps the rows of a minibatch spread over the devices.
@@ -120,16 +122,23 @@ def make_update(
       metrics: "loss", "grad_norm", "lr" of the policy, "value/..." of the critic, and
       what the docstring of `measure` names: scalars, or pairs (sum, weight).
     """
-    policy_score = functools.partial(
-        response_scores, models.policy, scoring_rules(sampling, cfg.quirks)
-    )
+    rules, roles = scoring_rules(sampling, cfg.quirks), models.roles
+
+    def reference_score(params, rows, _):
+        return response_scores(models.policy, rules, params, rows)
+
+    def policy_score(trained, rows, frozen):
+        return reference_score(roles.policy(trained, frozen), rows, frozen)
+
+    def value_score(trained, rows, frozen):
+        return state_values(models.value, roles.value(trained, frozen), rows)
+
     policy_step = make_train_step(
         functools.partial(policy_loss, cfg, policy_score),
         models.optimizer,
         accum=cfg.accum,
     )
     if models.value is not None:
-        value_score = functools.partial(state_values, models.value)
         value_step = make_train_step(
             functools.partial(value_loss, cfg, value_score),
             models.value_optimizer,
@@ -139,10 +148,10 @@ def make_update(
 
     def update(state: PPOState, reference, rows: Experience, run_key):
         def scored(score, params):
-            return by_chunks(functools.partial(score, params), rows, chunks)
+            return by_chunks(lambda part: score(params, part, reference), rows, chunks)
 
         old, entropy = scored(policy_score, state.policy.params)
-        ref, _ = (old, None) if reference is None else scored(policy_score, reference)
+        ref, _ = scored(reference_score, reference)
         values = jnp.zeros_like(old)
         if state.value is not None:
             values = scored(value_score, state.value.params)
@@ -151,9 +160,9 @@ def make_update(
         def minibatch(carry, chosen):
             policy, value = carry
             part = constrain(jax.tree.map(lambda x: x[chosen], batch))
-            policy, metrics = policy_step(policy, part)
+            policy, metrics = policy_step(policy, part, reference)
             if value is not None:
-                value, of_value = value_step(value, part)
+                value, of_value = value_step(value, part, reference)
                 metrics |= {f"value/{name}": x for name, x in of_value.items()}
             return (policy, value), metrics
 
@@ -175,21 +184,6 @@ def _mean(pair):
     return pair[0] / pair[1]
 
 
-def experience(rollout: Rollout, rewards: Rewards, baseline, width: int) -> Experience:
-    """A rollout and its rewards as arrays of fixed shape, prompts [N, width]."""
-    grow = width - rollout.prompts.shape[1]
-    return Experience(
-        prompts=np.pad(rollout.prompts, ((0, 0), (0, grow))),
-        prompt_lengths=rollout.prompt_lengths,
-        tokens=rollout.tokens,
-        lengths=rollout.lengths,
-        ended=rewards_lib.ended(rollout),
-        sampled=rollout.sampling_log_probs,
-        rewards=np.asarray(rewards.tokens, np.float32),
-        baseline=np.asarray(baseline, np.float32),
-    )
-
-
 def make_iteration(
     model: DecoderConfig,
     cfg: PPOConfig,
@@ -200,6 +194,7 @@ def make_iteration(
     reference,
     run_key,
     *,
+    roles: Roles = WHOLE,
     place: Callable[[Any], Any] = jax.device_put,
     **options,
 ):
@@ -208,15 +203,16 @@ def make_iteration(
     Args:
       prompts: all prompts; reward_fn is given the numbers of those of the rows.
       update: as from `make_update`; it runs under a guard against transfers.
+      roles: those of the update.
       options: of the sampler (`slots`, `shrink`, ...).
     """
     width = sampler.bucket(max(map(len, prompts)))
     greedy = dataclasses.replace(sampling, temperature=0.0)
 
-    def draw(params, wanted: Prompts, rules, samples):
+    def draw(trained, wanted: Prompts, rules, samples):
         return sampler.generate(
             model,
-            params,
+            roles.policy(trained, reference),
             [prompts[i] for i in wanted.ids],
             rules,
             purpose_key(run_key, "rollout", wanted.iteration),
@@ -250,6 +246,7 @@ def ppo(
     *,
     value: tuple[DecoderConfig, Any] | None = None,
     reference=None,
+    roles: Roles = WHOLE,
     optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (immutable)
     value_optimizer: OptimizerConfig | None = None,
     loop: LoopConfig = LoopConfig(),  # noqa: B008 (immutable)
@@ -266,10 +263,12 @@ def ppo(
       prompts: token ids; reward_fn: `(rollout, prompt ids [N]) -> Rewards`.
       value: architecture and parameters {"decoder", "head"} of the critic, as those of
         a reward model; only for estimators that use one.
+      roles: where params, and those of `value`, are adapters: how they lie over
+        `reference`, which is then their base.
       value_optimizer: None: as `optimizer`.
-      evaluate: `params -> {"eval/...": ...}`; with `loop.keep_best` the checkpoint
-        whose `loop.best` is best is kept, see `best_state`; `loop.eval_start` has the
-        policy as it was among them.
+      evaluate: `the policy's parameters -> {"eval/...": ...}`; with `loop.keep_best`
+        the checkpoint whose `loop.best` is best is kept, see `best_state`;
+        `loop.eval_start` has the policy as it was among them.
       options: of the sampler (`slots`, `shrink`, ...).
 
     Returns:
@@ -283,15 +282,18 @@ def ppo(
     if value is not None:
         value = dataclasses.replace(value[0], mesh=mesh), value[1]
     sampler.check_prompts(model, prompts, (), [cfg.max_new_tokens] * len(prompts))
+    reference = params if reference is None else reference
     if cfg.fit_critic and value is not None and not _begun(workdir):
         value = with_fitted_head(
-            model, params, prompts, reward_fn, cfg, sampling, value, placer(mesh),
-            **options,
+            model, params, prompts, reward_fn, cfg, sampling, value,
+            whole_placer(mesh), reference=reference, roles=roles, **options,
         )  # fmt: skip
     models, state = start(
-        model, params, cfg, value, optimizer, value_optimizer or optimizer
+        model, params, cfg, value, optimizer, value_optimizer or optimizer, roles
     )
-    run_key = jax.device_put(jax.random.key(cfg.seed), state.kl_coef.sharding)
+    run_key = jax.jit(
+        lambda: jax.random.key(cfg.seed), out_shardings=state.kl_coef.sharding
+    )()
     update = make_update(models, cfg, sampling, state, spread(mesh))
     step = make_iteration(
         model,
@@ -300,9 +302,10 @@ def ppo(
         prompts,
         reward_fn,
         update,
-        params if reference is None else reference,
+        reference,
         run_key,
-        place=placer(mesh),
+        roles=roles,
+        place=whole_placer(mesh),
         **options,
     )
     settings = {
@@ -319,7 +322,8 @@ def ppo(
         loop,
         workdir=workdir,
         identity={**settings, **identity},
-        evaluate=evaluate,
+        evaluate=evaluate
+        and (lambda trained: evaluate(roles.policy(trained, reference))),
         place=lambda wanted: wanted,
         guard=False,
     )
@@ -327,52 +331,13 @@ def ppo(
 
 def _begun(workdir: Path | str | None) -> bool:
     """Whether there is a checkpoint to go on from: the critic is in it."""
-    folder = None if workdir is None else Path(workdir) / "checkpoints"
+    folder = None if workdir is None else as_path(workdir) / "checkpoints"
     if folder is None or not folder.is_dir():
         return False
     from train.checkpoint import Checkpoints
 
     with Checkpoints(folder) as store:
         return store.latest() is not None
-
-
-def with_fitted_head(
-    model: DecoderConfig,
-    params,
-    prompts: Sequence[Sequence[int]],
-    reward_fn: Callable[[Rollout, Sequence[int]], Rewards],
-    cfg: PPOConfig,
-    sampling: Sampling,
-    value: tuple[DecoderConfig, Any],
-    place: Callable[[Any], Any] = jax.device_put,
-    **options,
-) -> tuple[DecoderConfig, Any]:
-    """The critic with a head for the returns of `cfg.fit_critic` first responses.
-
-    Raises ConfigError where they tell nothing: no tokens, or numbers that are none.
-    """
-    ids = PromptOrder(prompts, cfg.fit_critic, cfg.seed)[0].ids
-    rollout = sampler.generate(
-        model,
-        params,
-        [prompts[i] for i in ids],
-        sampling,
-        purpose_key(jax.random.key(cfg.seed), "critic"),
-        max_new_tokens=cfg.max_new_tokens,
-        **options,
-    )
-    width = sampler.bucket(max(map(len, prompts)))
-    rewards = reward_fn(rollout, ids)
-    rows = place(experience(rollout, rewards, np.zeros(len(ids)), width))
-    architecture, critic = value
-    chunks = cfg.fit_critic // cfg.fit_rows
-    fitted = fit_head(cfg, architecture, critic, rows, chunks)
-    if not all_finite(fitted):
-        raise ConfigError(
-            f"ppo.fit_critic: the returns of {cfg.fit_critic} responses give no head; "
-            "expected responses with tokens that count, and finite rewards"
-        )
-    return architecture, {**critic, "head": fitted.head}
 
 
 def start(
@@ -382,6 +347,7 @@ def start(
     value: tuple[DecoderConfig, Any] | None,
     optimizer: OptimizerConfig,
     value_optimizer: OptimizerConfig,
+    roles: Roles = WHOLE,
 ) -> tuple[Models, PPOState]:
     """Optimizers, and the state before the first iteration; copies the parameters."""
     critic = ESTIMATORS[cfg.estimator].critic
@@ -390,7 +356,7 @@ def start(
             f"estimator: {cfg.estimator!r} needs a critic; expected a value model"
         )
     steps = cfg.iterations * cfg.updates
-    models = Models(model, make_optimizer(optimizer, steps, params))
+    models = Models(model, make_optimizer(optimizer, steps, params), roles=roles)
     policy, critic_state = init_state(params, models.optimizer), None
     if critic:
         architecture, value_params = value
@@ -415,7 +381,7 @@ def best_state(
     """
     from train.checkpoint import Checkpoints
 
-    folder = Path(workdir) / "checkpoints"
+    folder = as_path(workdir) / "checkpoints"
     highest = loop.best_is == "highest"
     with Checkpoints(
         folder, keep_last=sys.maxsize, best=loop.best, highest=highest

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 from absl import flags
 from ml_collections import config_dict
@@ -21,8 +22,9 @@ from data.errors import DataError
 from data.records import Record, read_rows
 from data.steps import step_places, text_encoder
 from data.tokenizers import Tokenizer, load_tokenizer
-from models import reward_model, sampler
-from models.config import DecoderConfig
+from models import peft_files, reward_model, sampler
+from models.config import Attention, DecoderConfig
+from models.paths import as_path
 from models.pretrained import from_pretrained, read_config
 from models.rollout import Rollout
 from models.sampling import Sampling
@@ -37,13 +39,17 @@ from train.commands import (
     read_model,
     running,
 )
-from train.distributed import refuse_several
+from train.distributed import by_first
 from train.errors import ConfigError
 from train.loop import LoopConfig
+from train.lora import LoRASettings, check_lora
 from train.optim import OptimizerConfig
 from train.ppo import best_state, ppo
 from train.ppo_config import PPOConfig
+from train.ppo_roles import Start, adapted_start, whole_start
 from train.settings import at_least, build, fraction, positive
+
+REWARDS = ("answer", "process", "model", "missing_eos", "length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +77,10 @@ class RewardSettings:
     missing_eos: float = 1.0
     length: float = 0.0
 
+    def __post_init__(self):
+        if not any(getattr(self, name) for name in REWARDS):
+            raise ValueError("expected at least one weight other than 0")
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
@@ -88,7 +98,12 @@ class RunConfig:
     """The settings of a run.
 
     The reference is the policy as it was. The critic starts as the reward model; its
-    optimizer is the policy's, but for the frozen parameters.
+    optimizer is the policy's, but for the frozen parameters. With `lora` both are
+    trained as adapters over `policy`, which is kept once: `policy_adapter` is the
+    adapter/ that the policy starts from and the reference keeps (of a run of SFT; its
+    rank counts, not that of `lora`), and `reward_model` may be the adapter/ of a reward
+    model over the same base. Beside a reward model of its own the critic starts as the
+    base with a head of zeros.
     `validation` has prompts with answers for `eval/accuracy` and `eval/error`, greedily
     answered, so that `loop.keep_best` with `loop.best` "eval/error" selects by them;
     with `loop.eval_start` the policy as it was is among what it selects from.
@@ -96,11 +111,14 @@ class RunConfig:
 
     policy: str
     prompts: str
+    policy_adapter: str | None = None
     reward_model: str | None = None
     validation: str | None = None
     dtype: Literal["float32", "bf16_compute", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
+    attention: Attention = "auto"
     export_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    lora: LoRASettings | None = None
     rewards: RewardSettings = RewardSettings()
     sampling: SamplingSettings = SamplingSettings()
     ppo: PPOConfig = PPOConfig()
@@ -133,15 +151,16 @@ def prepare(cfg: RunConfig) -> Prepared:
     Raises DataError, CheckpointError, PromptError and ConfigError, each naming what is
     wrong and where.
     """
-    model = read_model(cfg.policy, cfg.dtype, cfg.remat)
+    model = read_model(cfg, cfg.policy)
+    check_adapted(cfg, model)
     contexts = [model]
     scored = [name for name in ("process", "model") if getattr(cfg.rewards, name)]
     needs = [f"config.rewards.{name}" for name in scored]
-    if ESTIMATORS[cfg.ppo.estimator].critic:
+    if ESTIMATORS[cfg.ppo.estimator].critic and cfg.lora is None:
         needs.append(f"config.ppo.estimator {cfg.ppo.estimator!r}")
-    if cfg.reward_model is not None:
+    if cfg.reward_model is not None and not is_adapter(cfg.reward_model):
         contexts.append(read_config(cfg.reward_model, cfg.dtype))
-    elif needs:
+    if cfg.reward_model is None and needs:
         raise ConfigError(f"config.reward_model: missing; needed for {needs[0]}")
     if cfg.loop.keep_best and cfg.validation is None:
         raise ConfigError("config.loop.keep_best: needs config.validation")
@@ -178,6 +197,35 @@ def _problem(encode, record: Record) -> tuple[list[int], str | None]:
     if answer is not None and not isinstance(answer, str):
         raise DataError(f"{record.where}: answer: expected text, got {answer!r}")
     return encode(prompt), answer
+
+
+def check_adapted(cfg: RunConfig, model: DecoderConfig) -> None:
+    """Raises ConfigError for adapters that cannot be, before weights are read."""
+    if cfg.lora is None:
+        for key in ("policy_adapter", "reward_model"):
+            folder = getattr(cfg, key)
+            if folder is not None and (key != "reward_model" or is_adapter(folder)):
+                raise ConfigError(
+                    f"config.{key}: {folder} holds adapters, which lie over a frozen "
+                    "base; expected config.lora to be set, or a whole model"
+                )
+        return
+    check_lora(model, cfg.lora, cfg.optimizer)
+    if cfg.lora.dropout:
+        raise ConfigError(
+            "config.lora.dropout: expected 0, as PPO compares probabilities of the "
+            f"same tokens, got {cfg.lora.dropout:g}"
+        )
+    if cfg.value_frozen:
+        raise ConfigError(
+            "config.value_frozen: expected none, as config.lora freezes all but the "
+            f"adapters, got {cfg.value_frozen}"
+        )
+
+
+def is_adapter(folder: str) -> bool:
+    """Whether a folder holds adapters, to be put over a base."""
+    return (as_path(folder) / peft_files.CONFIG).is_file()
 
 
 def answer_of(tokenizer: Tokenizer, ids: list[int], marker: str) -> str | None:
@@ -227,8 +275,6 @@ def make_rewards(cfg: RewardSettings, ready: Prepared, score):
         for name, make in made.items()
         if (weight := getattr(cfg, name))
     ]
-    if not terms:
-        raise ConfigError("config.rewards: expected at least one weight other than 0")
     return rewards.combine(terms)
 
 
@@ -271,29 +317,31 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
 
     Raises the errors of `prepare` and of `train.ppo.ppo`.
     """
-    refuse_several("PPO")
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     mesh = check_run(
         cfg, workdir, start="policy", rows="ppo.minibatch", accum="ppo.accum"
     )
     ready = prepare(cfg)
+    ready = ready._replace(model=dataclasses.replace(ready.model, mesh=mesh))
     evaluate = make_evaluate(cfg, ready)
-    value = score = None
-    if cfg.reward_model is not None:
-        judge = reward_model.load_reward_model(cfg.reward_model, cfg.dtype, mesh)
-        score = partial(reward_model.score_places, judge.cfg, judge.params)
-        value = dataclasses.replace(judge.cfg, remat=cfg.remat), judge.params
-    reward_fn = make_rewards(cfg.rewards, ready, score)
     with running(cfg, workdir):
-        loaded = from_pretrained(cfg.policy, cfg.dtype, mesh)
+        kept = None if cfg.lora is None else cfg.lora.base
+        loaded = from_pretrained(cfg.policy, cfg.dtype, mesh, quantize=kept)
+        begin = make_start(cfg, ready.model, loaded.params, mesh)
+        loaded, score = loaded._replace(params=None), None
+        if begin.judge is not None:
+            judge = begin.judge
+            score = partial(reward_model.score_places, judge.cfg, judge.params)
         state, rows = ppo(
             ready.model,
-            loaded.params,
+            begin.params,
             ready.problems.prompts,
-            reward_fn,
+            make_rewards(cfg.rewards, ready, score),
             cfg.ppo,
             ready.sampling,
-            value=value,
+            value=begin.value,
+            reference=begin.reference,
+            roles=begin.roles,
             optimizer=cfg.optimizer,
             value_optimizer=dataclasses.replace(cfg.optimizer, frozen=cfg.value_frozen),
             loop=cfg.loop,
@@ -305,9 +353,34 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
         )
         if cfg.loop.keep_best:
             state, step = best_state(workdir, state, cfg.loop)
-            print(f"best: iteration {step} by {cfg.loop.best}")
-        folder = export(cfg, workdir, ready, state.params, loaded)
+            by_first(lambda: print(f"best: iteration {step} by {cfg.loop.best}"))
+        folder = export(
+            cfg, workdir, ready, state.params, loaded, begin.adapters, start="policy"
+        )
     return folder, rows
+
+
+def make_start(cfg: RunConfig, model: DecoderConfig, params, mesh) -> Start:
+    """The roles of a run, from the policy's parameters; reads what else they need.
+
+    Raises CheckpointError for a folder that does not fit, ConfigError for adapters
+    without a head in the place of a reward model.
+    """
+    judge = own = None
+    if cfg.reward_model is not None and is_adapter(cfg.reward_model):
+        judge = peft_files.load_adapters(cfg.reward_model, model)
+        if judge.head is None:
+            raise ConfigError(
+                f"config.reward_model: {cfg.reward_model} has no head; expected the "
+                "adapters of a reward model"
+            )
+    elif cfg.reward_model is not None:
+        judge = reward_model.load_reward_model(cfg.reward_model, cfg.dtype, mesh)
+    if cfg.lora is None:
+        return whole_start(params, judge, cfg.remat)
+    if cfg.policy_adapter is not None:
+        own = peft_files.load_adapters(cfg.policy_adapter, model)
+    return adapted_start(model, params, cfg.lora, judge, own, mesh)
 
 
 def _digest(problems: Problems) -> str:
@@ -321,6 +394,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> None:
     cfg = build(RunConfig, config)
     folder, rows = run(cfg, needed_workdir(values))
+    if jax.process_index() != 0:
+        return
     last = {k: v for row in rows for k, v in row.items() if k != "time"}
     shown = ("train/reward", "train/kl/response", "eval/accuracy")
     print(", ".join(f"{k} {last[k]:.4g}" for k in shown if last.get(k) is not None))

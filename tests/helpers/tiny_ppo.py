@@ -1,13 +1,14 @@
 """Tiny policies for PPO, their rewards, and a run that can be killed or spread.
 
-As a script: `python tiny_ppo.py WORKDIR ITERATIONS [--kill=ITERATION] [--mesh]`; it
-kills itself between the rollout and the update of an iteration, or runs on 8 devices
-and writes the state to WORKDIR/state.npz.
+As a script (`script`): `python tiny_ppo.py WORKDIR ITERATIONS [--kill=ITERATION]
+[--mesh] [--lora]`; it kills itself between the rollout and the update of an iteration,
+or runs on 8 devices and writes the state to WORKDIR/state.npz.
 """
 
 import functools
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,12 +23,15 @@ from models.sharding import param_shardings
 from train import ppo_terms
 from train.kl import KLConfig
 from train.loop import LoopConfig
+from train.lora import LoRASettings
 from train.mesh import make_mesh
 from train.optim import OptimizerConfig
 from train.ppo import ppo
 from train.ppo_config import PPOConfig
+from train.ppo_roles import WHOLE, Start, adapted_start
 from train.rewards import Reward, Term, combine
 
+ROOT = Path(__file__).parents[2]
 EOS = 7
 CFG = DecoderConfig(
     vocab_size=8, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=24, head_dim=8,
@@ -51,6 +55,24 @@ def value(seed=1):
         "head": heads.init_scalar_head(CFG.d_model, jax.random.key(seed + 1), std=0.3),
     }
     return CFG, params
+
+
+@functools.cache
+def whole() -> Start:
+    """Full fine-tuning of all that there is."""
+    return Start(policy(), value(), policy(), WHOLE, None, None)
+
+
+@functools.cache
+def adapted(base=None) -> Start:
+    """Adapters of policy and critic over one base; a head that tells states apart."""
+    begin = adapted_start(CFG, policy(), LoRASettings(2, 4.0, base=base), None)
+    architecture, critic = begin.value
+    head = heads.init_scalar_head(CFG.d_model, jax.random.key(2), std=0.3)
+    return begin._replace(value=(architecture, {**critic, "head": head}))
+
+
+STARTS = {"full": whole, "lora": adapted}
 
 
 def config(**settings) -> PPOConfig:
@@ -103,8 +125,12 @@ RUN = config(
 TABLE = (0.1, -0.2, 0.3, 0.0, 0.5, -0.4, 0.2, 1.0)
 
 
-def run(workdir, cfg=RUN, *, before_update=None, evaluate=None, mesh=None, **loop):
-    """A run with a checkpoint after every iteration."""
+def run(
+    workdir, cfg=RUN, *, begin=None, before_update=None, evaluate=None, mesh=None,
+    **loop,
+):  # fmt: skip
+    """A run with a checkpoint after every iteration; by default of full fine-tuning."""
+    begin = begin or whole()
     reward_fn = rewards(token_reward(TABLE))
     state = {"iteration": _done(workdir)}
 
@@ -119,15 +145,17 @@ def run(workdir, cfg=RUN, *, before_update=None, evaluate=None, mesh=None, **loo
             return params
         return jax.device_put(params, param_shardings(params, mesh))
 
-    architecture, critic = value()
+    architecture, critic = begin.value
     return ppo(
         CFG,
-        placed(policy()),
+        placed(begin.params),
         PROMPTS,
         rewarded,
         cfg,
         SAMPLING,
         value=(architecture, placed(critic)),
+        reference=placed(begin.reference),
+        roles=begin.roles,
         optimizer=ADAM,
         loop=LoopConfig(
             log_every=1, tensorboard=False, progress=False, checkpoint_every=1, **loop
@@ -144,6 +172,22 @@ def _done(workdir) -> int:
     return max((int(name) for name in saved if name.isdigit()), default=0)
 
 
+def script(workdir, *options, devices=1):
+    """This file run in a process of its own, with so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.run(
+        [sys.executable, __file__, workdir, "4", *options],
+        env=os.environ
+        | {
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def main(workdir, iterations, *options):
     kill = next((int(o.split("=")[1]) for o in options if o.startswith("--kill")), None)
 
@@ -153,7 +197,8 @@ def main(workdir, iterations, *options):
             os.kill(os.getpid(), signal.SIGKILL)
 
     mesh = make_mesh(data=4, fsdp=2) if "--mesh" in options else None
-    fitted = run(workdir, before_update=before_update, mesh=mesh)
+    begin = adapted("nf4") if "--lora" in options else whole()
+    fitted = run(workdir, begin=begin, before_update=before_update, mesh=mesh)
     leaves = jax.tree.leaves(fitted.state)
     np.savez(Path(workdir) / "state.npz", *map(np.asarray, leaves))
     print(leaves[0].sharding)

@@ -1,6 +1,7 @@
 """What an iteration of PPO must keep, and published code breaks."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -33,8 +34,8 @@ class Ran(NamedTuple):
 class Program:
     """An update compiled once, and the iterations that use it."""
 
-    def __init__(self, cfg=SETTINGS, width=None):
-        self.cfg = cfg
+    def __init__(self, cfg=SETTINGS, kind="full"):
+        self.cfg, self.begin = cfg, tiny.STARTS[kind]()
         models, state = self.start()
         self.update = ppo_lib.make_update(models, cfg, RULES, state)
         self.key = jax.random.key(cfg.seed)
@@ -42,8 +43,9 @@ class Program:
 
     def start(self):
         return ppo_lib.start(
-            tiny.CFG, tiny.policy(), self.cfg, tiny.value(), tiny.ADAM, tiny.ADAM
-        )
+            tiny.CFG, self.begin.params, self.cfg, self.begin.value, tiny.ADAM,
+            tiny.ADAM, self.begin.roles,
+        )  # fmt: skip
 
     def run(self, wanted, reward=None) -> Ran:
         """One iteration from the start, with all that passes through it."""
@@ -58,36 +60,53 @@ class Program:
             return self.update(state, reference, rows, key)
 
         step = ppo_lib.make_iteration(
-            tiny.CFG, self.cfg, RULES, tiny.PROMPTS, reward_fn, update, tiny.policy(),
-            self.key, slots=8,
+            tiny.CFG, self.cfg, RULES, tiny.PROMPTS, reward_fn, update,
+            self.begin.reference, self.key, roles=self.begin.roles, slots=8,
         )  # fmt: skip
         state, metrics = step(self.start()[1], wanted)
         return Ran(seen["rollout"], seen["rows"], state, jax.device_get(metrics))
 
 
+@functools.cache
+def program_of(kind) -> Program:
+    return Program(kind=kind)
+
+
+@functools.cache
+def ran_of(kind) -> Ran:
+    return program_of(kind).run(Prompts(0, np.arange(4)))
+
+
 @pytest.fixture(scope="module")
 def program():
-    return Program()
+    return program_of("full")
 
 
 @pytest.fixture(scope="module")
-def ran(program):
-    return program.run(Prompts(0, np.arange(4)))
+def ran():
+    return ran_of("full")
+
+
+KINDS = pytest.mark.parametrize("kind", ["full", "lora"])
 
 
 def mean(pair):
     return float(pair[0]) / float(pair[1])
 
 
-def test_the_first_iteration_has_no_kl_and_the_samplers_log_probs(ran):
+@KINDS
+def test_the_first_iteration_has_no_kl_and_the_samplers_log_probs(kind):
     """Equality: KL metrics are 0.0; old log-probs are the sampler's to 1e-4."""
+    ran = ran_of(kind)
     for name in ("k1", "k2", "k3", "response"):
         assert float(ran.metrics[f"kl/{name}"][0]) == 0.0
     assert mean(ran.metrics["sampler_error"]) < 1e-4
 
 
-def test_the_first_ratio_is_one(ran):
+@KINDS
+def test_the_first_ratio_is_one(kind):
     """Equality to 1e-5 in the first minibatch; not in the mean over all of them."""
+    ran = ran_of(kind)
     assert mean(ran.metrics["first_ratio_error"]) < 1e-5
     assert mean(ran.metrics["ratio_error"]) > 1e-3
 
@@ -130,10 +149,11 @@ def test_eos_learns(program, ran):
     assert len(before) > 3 and now.mean() > before.mean() + 0.02
 
 
-def test_neither_micro_batches_nor_padding_change_the_update(program, ran):
+@KINDS
+def test_neither_micro_batches_nor_padding_change_the_update(kind):
     """Invariance: 4 micro-batches and wider, dirty padding give the same parameters."""
     cfg = dataclasses.replace(SETTINGS, accum=4, max_new_tokens=9)
-    other = Program(cfg)
+    other, ran = Program(cfg, kind), ran_of(kind)
     rows = ran.rows
     dirty = np.random.default_rng(0)
 
@@ -150,7 +170,7 @@ def test_neither_micro_batches_nor_padding_change_the_update(program, ran):
         sampled=wider(rows.sampled, 4, 3, 5),
     )
     state, metrics = other.update(
-        other.start()[1], tiny.policy(), jax.device_put(padded), other.key
+        other.start()[1], other.begin.reference, jax.device_put(padded), other.key
     )
     close = dict(rtol=2e-3, atol=2e-5)  # Adam divides by small second moments
     for a, b in zip(
@@ -164,8 +184,10 @@ def test_neither_micro_batches_nor_padding_change_the_update(program, ran):
         np.testing.assert_allclose(value, expected, rtol=2e-3, atol=1e-4, err_msg=name)
 
 
-def test_noise_differs_between_iterations_and_replays_exactly(program, ran):
+@KINDS
+def test_noise_differs_between_iterations_and_replays_exactly(kind):
     """Equality of a replay, bit by bit; other tokens for another iteration number."""
+    program, ran = program_of(kind), ran_of(kind)
     again = program.run(Prompts(0, np.arange(4)))
     assert same_bits(again.rows, ran.rows)
     assert same_bits(again.state, ran.state)
@@ -248,10 +270,14 @@ def test_remax_knows_the_reward_of_the_greedy_response(program):
     np.testing.assert_array_equal(metrics["rows"].baseline, np.repeat(earned, 4))
 
 
-def test_the_reference_stays(program, ran):
+@KINDS
+def test_the_reference_stays(kind):
     """Equality: the reference's parameters are not consumed; the policy's moved."""
-    assert not any(x.is_deleted() for x in jax.tree.leaves(tiny.policy()))
-    assert not same_bits(ran.state.params, tiny.policy())
+    ran, begin = ran_of(kind), tiny.STARTS[kind]()
+    frozen = begin.params, begin.reference
+    assert not any(x.is_deleted() for x in jax.tree.leaves(frozen))
+    assert not same_bits(ran.state.params, begin.params)
+    assert not same_bits(ran.state.value.params, begin.value[1])
 
 
 def test_truncated_responses_pay_where_configured(program, ran):

@@ -1,11 +1,7 @@
 """A run killed between rollout and update continues to the same bits; 8 devices too."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,8 +12,6 @@ from helpers.tiny_run import exact, same_bits
 from train import ppo as ppo_lib
 from train.errors import ConfigError
 from train.loop import LoopConfig
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,24 +36,9 @@ def straight(tmp_path_factory):
     return tiny.run(folder), folder
 
 
-def script(workdir, *options, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.run(
-        [sys.executable, ROOT / "tests/helpers/tiny_ppo.py", workdir, "4", *options],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def test_kill_between_rollout_and_update_then_resume(straight, tmp_path):
     """Equality, bit by bit: policy, critic, optimizers, KL coefficient, metrics."""
-    done = script(tmp_path, "--kill=2")
+    done = tiny.script(tmp_path, "--kill=2")
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert done.stdout.split("\n")[:3] == [f"iteration {i}" for i in range(3)]
     seen = []
@@ -77,7 +56,7 @@ def test_kill_between_rollout_and_update_then_resume(straight, tmp_path):
 
 def test_eight_devices_give_the_results_of_one(straight, tmp_path):
     """Equality to rounding: whole iterations, rollouts included, on a 4 x 2 mesh."""
-    done = script(tmp_path, "--mesh", devices=8)
+    done = tiny.script(tmp_path, "--mesh", devices=8)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "fsdp" in done.stdout.splitlines()[-1]
     with np.load(tmp_path / "state.npz") as arrays:

@@ -163,7 +163,7 @@ def made_rollout(prompts, responses):
 
 
 @pytest.mark.parametrize(
-    "variant", ["default", "mini", "prm800k", "metamath", "faithful"]
+    "variant", ["default", "mini", "prm800k", "metamath", "faithful", "qlora"]
 )
 def test_every_variant_is_a_valid_config(variant):
     """Equality: quirks of the faithful preset are all on, of the others off."""
