@@ -100,7 +100,7 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
 
 def argument_shardings(lowered: jax.stages.Lowered, compiled) -> dict:
     """{(shape, dtype): sharding} of a program's arguments, as it was compiled."""
-    given = jax.tree.leaves(lowered.args_info)
-    found = jax.tree.leaves(compiled.input_shardings, is_leaf=lambda x: x is None)
+    given, tree = jax.tree.flatten(lowered.args_info)
+    found = tree.flatten_up_to(compiled.input_shardings)  # None where not used
     pairs = zip(given, found, strict=True)
     return {(i.shape, i.dtype): sharding for i, sharding in pairs if sharding}

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from train import hlo_text
+from train.hlo_kernels import kernel_flops
 from train.hlo_memory import hbm_traffic
 from train.hlo_text import Computation, Instruction, Module, attribute, called
 
@@ -53,7 +54,9 @@ class Costs(NamedTuple):
     work: FLOPs times the bfloat16 passes that they take: 6 for products of float32 at
     the highest precision, 3 at high, else 1
     kernels: targets of custom calls whose FLOPs are not in `flops`
-    open_loops: loops whose number of rounds only the data knows, counted once
+    open_loops: loops whose number of rounds only the data knows; where there are some,
+      all figures are of one round of each
+    around: what such a program costs beside these rounds, once at each call
     """
 
     flops: float = 0.0
@@ -63,6 +66,7 @@ class Costs(NamedTuple):
     traffic: tuple[Traffic, ...] = ()
     kernels: tuple[str, ...] = ()
     open_loops: tuple[str, ...] = ()
+    around: "Costs | None" = None
 
     @property
     def bytes(self) -> float:
@@ -76,18 +80,32 @@ class Costs(NamedTuple):
 def costs(text: str) -> Costs:
     """Of one run of `compiled.as_text()`. Raises ValueError where that is no HLO."""
     module = hlo_text.parse(text)
+    whole = _of_module(module, 1)
+    if not whole.open_loops:
+        return whole
+    around = _of_module(module, 0)
+    rounds = add([whole, scale(around, -1)])
+    return _nonzero(rounds)._replace(around=_nonzero(around)._replace(open_loops=()))
+
+
+def _of_module(module: Module, open_rounds: int) -> Costs:
+    """Of one run, with so many rounds of each loop whose number only the data knows."""
 
     @functools.cache
     def of(name: str, fused: bool) -> Costs:
         computation = module.computations[name]
         return add(
             [
-                _one(module, computation, instruction, fused, of)
+                _one(module, computation, instruction, fused, of, open_rounds)
                 for instruction in computation.instructions.values()
             ]
         )
 
     return of(module.entry, False)
+
+
+def _nonzero(part: Costs) -> Costs:
+    return part._replace(traffic=tuple(t for t in part.traffic if t.count))
 
 
 def add(parts: list[Costs]) -> Costs:
@@ -120,14 +138,15 @@ def scale(part: Costs, times: float) -> Costs:
             t._replace(count=t.count * times, bytes=t.bytes * times)
             for t in part.traffic
         ),
+        around=part.around and scale(part.around, times),
     )
 
 
-def _one(module, computation, instruction, fused: bool, of) -> Costs:
+def _one(module, computation, instruction, fused: bool, of, open_rounds: int) -> Costs:
     """Costs of one instruction with everything that it calls."""
     opcode = instruction.opcode
     if opcode == "while":
-        return _loop(module, computation, instruction, fused, of)
+        return _loop(module, computation, instruction, fused, of, open_rounds)
     if opcode == "conditional":
         names = called(
             instruction, "branch_computations", "true_computation", "false_computation"
@@ -144,7 +163,7 @@ def _one(module, computation, instruction, fused: bool, of) -> Costs:
     if opcode == "custom-call":
         target = (attribute(instruction, "custom_call_target") or "").strip('"')
         if any(kernel in target for kernel in KERNELS):
-            parts.append(Costs(kernels=(target,)))
+            parts.append(_kernel(computation, instruction, target))
     if kind := _collective(opcode):
         parts.append(_traffic(computation, instruction, kind))
     if not fused and opcode not in FREE:
@@ -153,12 +172,13 @@ def _one(module, computation, instruction, fused: bool, of) -> Costs:
     return add(parts)
 
 
-def _loop(module, computation, instruction, fused, of) -> Costs:
+def _loop(module, computation, instruction, fused, of, open_rounds) -> Costs:
     body, condition = called(instruction, "body") + called(instruction, "condition")
     once = add([of(body, fused), of(condition, fused)])
     rounds = trip_count(module, computation, instruction)
     if rounds is None:
-        return once._replace(open_loops=(*once.open_loops, instruction.name))
+        names = (*once.open_loops, instruction.name)
+        return scale(once, open_rounds)._replace(open_loops=names)
     return scale(once, rounds)
 
 
@@ -167,8 +187,8 @@ def trip_count(
 ) -> int | None:
     """How often a while loop runs: as XLA noted it, else from its condition.
 
-    The condition must compare a counter from a constant start, one more at each round,
-    with a constant. None where it does not.
+    The condition must compare a counter from a constant start, some more at each round
+    (see `_step`), with a constant. None where it does not.
     """
     noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if noted:
@@ -209,7 +229,28 @@ def trip_count(
         stop = _carried(computation, loop, right[1])
     if start is None or stop is None or direction not in ("LT", "LE", "NE"):
         return None
-    return max(0, stop - start + (direction == "LE"))
+    step = _step(module.computations[called(loop, "body")[0]], left[1])
+    return max(0, -(-(stop - start + (direction == "LE")) // step))
+
+
+def _step(body: Computation, index: int) -> int:
+    """What a round adds to element `index` of what it carries; 1 where it is hidden.
+
+    XLA unrolls loops that pass parts of a product round the devices: 2 a round.
+    """
+    found = body.instructions[body.root]
+    if found.opcode != "tuple":
+        return 1
+    found, total = body.instructions[found.operands[index]], 0
+    while found.opcode in ("add", "copy", "bitcast"):
+        operands = [body.instructions[name] for name in found.operands]
+        others = [i for i in operands if i.opcode != "constant"]
+        if len(others) != 1:
+            return 1
+        total += sum(_integer(i)[1] for i in operands if i.opcode == "constant")
+        found = others[0]
+    own = found.opcode == "get-tuple-element" and total > 0
+    return total if own and int(attribute(found, "index")) == index else 1
 
 
 def _integer(constant: Instruction) -> tuple[str, int] | None:
@@ -227,6 +268,16 @@ def _carried(computation: Computation, loop: Instruction, index: int) -> int | N
         found = computation.instructions[found.operands[0]]
     value = _integer(found) if found.opcode == "constant" else None
     return value[1] if value else None
+
+
+def _kernel(computation: Computation, instruction: Instruction, target: str) -> Costs:
+    """A kernel's FLOPs where they are known; by its target where they are not."""
+    given = computation.instructions
+    shapes = [given[name].shapes[0] for name in instruction.operands]
+    flops = kernel_flops(instruction.name, shapes)
+    if flops is None:
+        return Costs(kernels=(target,))
+    return Costs(flops, flops)  # in bfloat16, one pass
 
 
 def _flops(computation: Computation, instruction: Instruction) -> float:

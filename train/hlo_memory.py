@@ -38,8 +38,8 @@ def hbm_traffic(
         return 0.0, 0.0
     elif opcode == "fusion":
         inner = module.computations[called(instruction, "calls")[0]]
-        read = [min(r, _used(inner, i)) for i, r in enumerate(read)]
-        written = min(written, _replaced(inner))
+        read = [min(r, _used(module, inner, i)) for i, r in enumerate(read)]
+        written = min(written, _replaced(module, inner))
     return float(sum(read)), float(written)
 
 
@@ -51,35 +51,77 @@ def _same_place(update: Instruction, whole: Instruction) -> int:
     return update.bytes if whole.shapes[0].in_hbm else 0
 
 
-def _used(inner: Computation, number: int) -> float:
+def _used(module: Module, inner: Computation, number: int) -> float:
     """Bytes of parameter `number` that a fusion looks at: slices, or all."""
+    total, leaves = _followed(module, inner, number)
+    return math.inf if leaves == "whole" else total
+
+
+def _followed(
+    module: Module, inner: Computation, number: int
+) -> tuple[float, str | None]:
+    """What becomes of parameter `number` in a fusion, those within it included.
+
+    Returns the bytes looked at, infinite for all, and how it leaves as the result:
+    "whole", "changed" in place, or None where it does not.
+    """
     uses = _uses(inner)
     parameter = next(
         i
         for i in inner.instructions.values()
         if i.opcode == "parameter" and int(i.inside) == number
     )
-    total, waiting = 0, [parameter]
+    total, leaves, waiting = 0.0, None, [(parameter, "whole")]
     while waiting:
-        current = waiting.pop()
+        current, state = waiting.pop()
+        if current.name == inner.root:
+            leaves = state
         for user in uses.get(current.name, ()):
             first = user.operands[0] == current.name
             if user.opcode in SLICES and first:
                 total += user.bytes
             elif user.opcode == "dynamic-update-slice" and first:
-                continue  # changed in place
+                waiting.append((user, "changed"))
             elif user.opcode in VIEWS:
-                waiting.append(user)
+                waiting.append((user, state))
+            elif user.opcode == "fusion":
+                within = module.computations[called(user, "calls")[0]]
+                for place, name in enumerate(user.operands):
+                    if name == current.name:
+                        more, out = _followed(module, within, place)
+                        total += more
+                        if out is not None:
+                            waiting.append((user, state if out == "whole" else out))
+            elif _passes_on(inner, user) or _goes_on(inner, user):
+                continue
             else:
-                return math.inf
-        if current.name == inner.root:
-            return math.inf if current.opcode != "dynamic-update-slice" else total
-    return total
+                return math.inf, None
+    return total, leaves
 
 
-def _replaced(inner: Computation) -> float:
-    """Bytes that a fusion writes: the updates, where it changes arrays in place."""
+def _passes_on(inner: Computation, user: Instruction) -> bool:
+    """Whether it is only put among the results: the caller's, not a new array."""
+    return user.opcode == "tuple" and user.name == inner.root
+
+
+def _goes_on(inner: Computation, user: Instruction) -> bool:
+    """Whether it is a later part of a collective that an earlier fusion began."""
+    starts = any("AsyncCollectiveStart" in i.attributes for i in _calls(inner))
+    return "chain_id" in user.attributes and not starts
+
+
+def _calls(inner: Computation) -> list[Instruction]:
+    return [i for i in inner.instructions.values() if i.opcode == "custom-call"]
+
+
+def _replaced(module: Module, inner: Computation) -> float:
+    """Bytes that a fusion writes: the updates, where it changes arrays in place.
+
+    Parameters among the results are the caller's arrays, and stay where they are.
+    """
     root = inner.instructions[inner.root]
+    if root.opcode == "fusion":
+        return _replaced(module, module.computations[called(root, "calls")[0]])
     results = [root]
     if root.opcode == "tuple":
         results = [inner.instructions[name] for name in root.operands]
@@ -89,8 +131,8 @@ def _replaced(inner: Computation) -> float:
             result = inner.instructions[result.operands[0]]
         if result.opcode == "dynamic-update-slice":
             total += inner.instructions[result.operands[1]].bytes
-        else:
-            total += result.bytes
+        elif result.opcode != "parameter":
+            total += sum(shape.bytes * shape.in_hbm for shape in result.shapes)
     return total
 
 

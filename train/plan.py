@@ -10,6 +10,9 @@ overrides. Their own jitted functions are compiled by the TPU compiler (the pack
 libtpu: `pip install -r requirements-tpu.txt`; no TPU is needed), a minute or two each.
 Rows count as full; times are rooflines, bounds from below.
 
+The config of an experiment is planned stage by stage, every program once, by the module
+`plan` of the package that the experiment is of (`research.plan`).
+
 Exit codes: 0 it fits, 2 bad input, 3 it does not fit.
 """
 
@@ -20,10 +23,14 @@ if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dataclasses
+import hashlib
+import importlib
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_dict
@@ -41,10 +48,10 @@ from train.cli import run_main
 from train.decoder import check_rows
 from train.dpo import DPOConfig
 from train.errors import ConfigError
-from train.hlo_costs import costs
+from train.hlo_costs import Costs, costs
 from train.mesh import make_mesh
 from train.plan_pieces import Given, Piece
-from train.plan_runs import pieces
+from train.plan_runs import NAMES, on_tpu, pieces, rows_of, settings
 from train.plan_search import search
 from train.plan_terms import Function, Plan, per_chip, roofline, shard_bytes
 from train.ppo_run import RunConfig
@@ -77,39 +84,92 @@ class Asked:
     prompt_length: int = 256
 
 
-def plan(cfg, where: Slice, asked: Asked = Asked()) -> Plan:  # noqa: B008 (immutable)
+def plan(
+    cfg,
+    where: Slice,
+    asked: Asked = Asked(),  # noqa: B008 (immutable)
+    known: MutableMapping[str, "Compiled"] | None = None,
+) -> Plan:
     """Compiles each function of a run for a slice and reads what it costs.
 
     Args:
       cfg: an SFTConfig, RewardConfig, DPOConfig or ppo_run.RunConfig.
+      known: as for `plan_given`.
 
     Raises ConfigError where the settings do not fit together, or libtpu is missing.
     """
-    mesh = make_mesh(**dataclasses.asdict(cfg.mesh), devices=slice_devices(where))
-    if isinstance(cfg, RunConfig):
-        check_rows("config.ppo.minibatch", cfg.ppo.minibatch, cfg.ppo.accum, mesh)
-    else:
-        check_rows("config.batch_size", cfg.batch_size, cfg.accum, mesh)
-    given = _given(cfg, asked)
+    model = asked.model or _start(cfg)
+    return plan_given(cfg, _given(cfg, asked), where, model, steps(cfg, asked), known)
+
+
+def plan_given(
+    cfg,
+    given: Given,
+    where: Slice,
+    model: str,
+    steps: int | None = None,
+    known: MutableMapping[str, "Compiled"] | None = None,
+) -> Plan:
+    """`plan` of architectures that are at hand, for any run of `train.plan_runs`.
+
+    Args:
+      model: what it is called. steps: of the run.
+      known: programs that were compiled before, by what they are; more are added. One
+        that is met again is not compiled again.
+    """
+    devices = slice_devices(where)
+    if math.prod(sizes := dataclasses.astuple(cfg.mesh)) == 1:
+        devices = devices[:1]  # as a run that takes one device takes it
+    mesh = make_mesh(*sizes, devices=devices)
+    if (rows := rows_of(cfg)) is not None:
+        check_rows(*rows, mesh)
     functions, chosen = [], {}
+    known = {} if known is None else known
     for piece in pieces(cfg, given, mesh):
-        function, chosen = compiled(piece, where, chosen)
+        function, chosen = compiled(piece, where, chosen, known)
         functions.append(function)
     return Plan(
-        next(name for name, kind in COMMANDS.items() if isinstance(cfg, kind)),
-        asked.model or _start(cfg),
+        NAMES[type(cfg)],
+        model,
         where,
         dict(mesh.shape),
         settings(cfg),
         tuple(functions),
-        steps(cfg, asked),
+        steps,
     )
+
+
+class Compiled(NamedTuple):
+    """What is kept of a program: what it lacks, or its bytes, costs and arguments."""
+
+    overflow: Overflow | None
+    bytes: int = 0
+    costs: Costs | None = None
+    arguments: Mapping = {}
+
+
+def _compiled(lowered, where: Slice, known: MutableMapping[str, Compiled]) -> Compiled:
+    text = f"{where.name}\n{lowered.as_text()}"
+    key = hashlib.sha256(text.encode()).hexdigest()
+    if key not in known:
+        program = compile_for(lowered)
+        if isinstance(program, Overflow):
+            known[key] = Compiled(program)
+        else:
+            known[key] = Compiled(
+                None,
+                program_bytes(program),
+                costs(program.as_text()),
+                argument_shardings(lowered, program),
+            )
+    return known[key]
 
 
 def compiled(
     piece: Piece,
     where: Slice,
-    chosen: Mapping = {},  # noqa: B006 (never mutated)
+    chosen: Mapping,
+    known: MutableMapping[str, Compiled],
 ) -> tuple[Function, Mapping]:
     """Compiles a function: its memory and costs, and where its arguments lie.
 
@@ -117,25 +177,20 @@ def compiled(
     earlier functions that had none of their own; what is returned adds to it.
     """
     devices = where.chip.devices
-    lowered = piece.lower()
-    program = compile_for(lowered)
-    if not isinstance(program, Overflow):
-        chosen = {**chosen, **argument_shardings(lowered, program)}
+    program = _compiled(piece.lower(), where, known)
+    chosen = {**chosen, **program.arguments}
 
     def size(tree) -> int:
         return shard_bytes(tree, chosen)
 
     parts = {name: size(tree) for name, tree in piece.held.items()}
     beside = {name: size(tree) for name, tree in piece.beside.items()}
-    if isinstance(program, Overflow):
-        own = program.needed
-    else:
-        own = program_bytes(program)
+    own = program.overflow.needed if program.overflow else program.bytes
     parts["activations"] = max(0, own - sum(parts.values()))
     for name, size in beside.items():
         parts[name] = parts.get(name, 0) + size
     parts = {name: devices * size for name, size in parts.items() if size}
-    available = program.available * devices if isinstance(program, Overflow) else 0
+    available = program.overflow.available * devices if program.overflow else 0
     function = Function(
         piece.name,
         piece.calls,
@@ -144,32 +199,10 @@ def compiled(
         available or where.chip.usable,
         piece.model_flops,
     )
-    if isinstance(program, Overflow):
+    if program.overflow:
         return function, chosen
-    spent = per_chip(costs(program.as_text()), where)
+    spent = per_chip(program.costs, where)
     return function._replace(costs=spent, roofline=roofline(spent, where)), chosen
-
-
-def settings(cfg) -> dict:
-    """The settings that decide about memory and time, by their keys."""
-    if isinstance(cfg, RunConfig):
-        own = {
-            "ppo.minibatch": cfg.ppo.minibatch,
-            "ppo.accum": cfg.ppo.accum,
-            "sampling.slots": cfg.sampling.slots,
-        }
-    else:
-        own = {
-            "batch_size": cfg.batch_size,
-            "accum": cfg.accum,
-            "length": cfg.length,
-        }
-    return {
-        **own,
-        "dtype": cfg.dtype,
-        "remat": cfg.remat,
-        "optimizer.kind": cfg.optimizer.kind,
-    }
 
 
 def steps(cfg, asked: Asked) -> int | None:
@@ -210,12 +243,11 @@ def _given(cfg, asked: Asked) -> Given:
                 "config.reward_model",
                 cfg.dtype,
             )
-        judge = dataclasses.replace(judge, remat=cfg.remat, layer_loop="scan")
+        judge = on_tpu(judge, cfg)
     pairs = asked.pairs
     if isinstance(cfg, RewardConfig) and Path(cfg.data).is_file():
         pairs = holds_pairs(cfg.data)
-    model = dataclasses.replace(model, remat=cfg.remat, layer_loop="scan")
-    return Given(model, judge, pairs, asked.prompt_length)
+    return Given(on_tpu(model, cfg), judge, pairs, asked.prompt_length)
 
 
 def read_config(config: config_dict.ConfigDict):
@@ -224,11 +256,6 @@ def read_config(config: config_dict.ConfigDict):
     Checkpoints and data that are not given are left out: a plan needs none.
     """
     keys = set(config.keys())
-    if "experiment" in keys:
-        raise ConfigError(
-            "--config: an experiment's; expected that of one run, as train.sft, "
-            "train.reward, train.dpo or train.ppo takes it"
-        )
     for cls in COMMANDS.values():
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if keys <= set(fields) and keys & _own(cls):
@@ -267,15 +294,39 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("json", False, "print JSON", **add)
 
 
+def planner(experiment: str):
+    """The module that plans experiments of this name's package: `<package>.plan`.
+
+    By name, as the experiment itself: what it is made of is above this package.
+    """
+    name = f"{str(experiment).partition('.')[0]}.plan"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name not in (name, name.partition(".")[0]):
+            raise
+        raise ConfigError(
+            f"config.experiment: {experiment!r} has no module {name!r}, which plans it"
+        ) from e
+
+
+def say(text: str) -> None:
+    """What goes on, for people who wait: beside what is printed as the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> int:
     if not values.topology:
         raise ConfigError("--topology: missing; expected a slice, e.g. v5e:16x16")
+    if "experiment" in config:
+        return planner(config.experiment).main(config, values)
     where = parse_slice(values.topology)
     cfg = read_config(config)
     asked = Asked(**{f.name: values[f.name].value for f in dataclasses.fields(Asked)})
     if values.search:
-        found = search(cfg, where, lambda c: plan(c, where, asked), values.tries)
-        result, tried = found.best, found.tried
+        result, tried = search(
+            cfg, where, lambda c: plan(c, where, asked), values.tries, say
+        )
     else:
         result = plan(cfg, where, asked)
         tried = ()

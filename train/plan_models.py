@@ -59,6 +59,26 @@ MODELS = {
     "vicuna-7b": LLAMA_7B,
     "vicuna-13b": _llama(5120, 40, 13824),
 }
+# Names on the Hugging Face hub, without the owner's, that are not those above.
+PUBLISHED = {
+    "llama-2-7b": "llama2-7b",
+    "llama-2-13b": "llama2-13b",
+    "llama-2-70b": "llama2-70b",
+    "meta-llama-3-8b": "llama3-8b",
+    "meta-llama-3-70b": "llama3-70b",
+    "vicuna-7b-v1.5": "vicuna-7b",
+    "vicuna-13b-v1.5": "vicuna-13b",
+}
+
+
+def by_checkpoint(checkpoint: str | None) -> str | None:
+    """The name in MODELS of a hub name or a path that ends so; None where unknown.
+
+    `EleutherAI/llemma_7b`, `checkpoints/CodeLlama-34b-hf`
+    """
+    last = Path(checkpoint or "").name.lower().replace("_", "-").removesuffix("-hf")
+    name = PUBLISHED.get(last, last)
+    return name if name in MODELS else None
 
 
 def model_shape(
@@ -68,13 +88,15 @@ def model_shape(
 
     Args:
       flag, name: a flag and its value: a name in MODELS, a config.json or its folder.
-      key, checkpoint: a key of the config and its value.
+      key, checkpoint: a key of the config and its value: a folder, or the name of a
+        published one.
 
     Raises ConfigError where neither is given or known, CheckpointError for a folder or
     file that is not a model's.
     """
     if name is None and checkpoint is not None and Path(checkpoint).is_dir():
         return read_config(checkpoint, dtype)
+    name = by_checkpoint(checkpoint) if name is None else name
     if name is None:
         known = f"one of {', '.join(MODELS)}, or a config.json"
         if checkpoint is None:

@@ -11,8 +11,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from data.batch import TokenBatch
+from models.adapters import adapter_shapes
 from models.config import DecoderConfig
+from models.loading import quantized_shapes
+from models.params import unflatten_names
 from models.sharding import param_shardings
+from train.lora import Adapters, LoRASettings
 from train.mesh import batch_sharding, replicated
 from train.optim import Optimizer, in_float32, split
 from train.state import TrainState, moment_shardings
@@ -50,6 +54,16 @@ class Given(NamedTuple):
 def abstract_params(shapes, mesh: Mesh):
     """Parameters as a command loads them on a mesh."""
     return jax.tree.map(placed, shapes, param_shardings(shapes, mesh))
+
+
+def abstract_adapters(shapes, settings: LoRASettings, mesh: Mesh) -> Adapters:
+    """What `train.lora.adapt` makes of a decoder's parameters, as shapes on a mesh."""
+    lora, base = settings.config(), quantized_shapes(shapes, settings.base)
+    trained = unflatten_names(adapter_shapes(shapes, lora))
+    noise = jax.random.key(settings.seed) if lora.dropout else None
+    return Adapters(
+        abstract_params(trained, mesh), abstract_params(base, mesh), lora, noise
+    )
 
 
 def abstract_state(params, optimizer: Optimizer) -> TrainState:

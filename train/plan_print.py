@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from models.sampler import power_of_two
 from train.chips import GIB
 from train.plan_search import Try
-from train.plan_terms import Function, Plan
+from train.plan_terms import Function, Plan, roofline
 
 # Left to right; what else there is comes last.
 PARTS = (
@@ -61,7 +61,15 @@ def _function(f: Function, plan: Plan) -> dict:
         "mfu": f.mfu(plan.where),
         "kernels_not_counted": list(f.costs.kernels),
         "loops_counted_once": list(f.costs.open_loops),
+        "seconds_around_loops": _around(f, plan),
     }
+
+
+def _around(f: Function, plan: Plan) -> float:
+    """Seconds of what a call does beside the rounds that its costs are of."""
+    if f.costs is None or f.costs.around is None:
+        return 0.0
+    return roofline(f.costs.around, plan.where).seconds
 
 
 def _try(t: Try) -> dict:
@@ -188,6 +196,12 @@ def _verdict(plan: Plan) -> list[str]:
         for f in plan.functions
         if f.costs.kernels
     ]
+    for f in plan.functions:
+        if seconds := _around(f, plan):
+            notes.append(
+                f"{f.name}: of one round; each call of it, of many, takes "
+                f"{duration(seconds)} more."
+            )
     if plan.steps is None:
         end = f"Fits. A step takes at least {step}; --examples=N gives chip-hours."
     else:

@@ -1,7 +1,8 @@
 """The best settings of a run on a slice: meshes, micro-batches, rematerialisation.
 
 The batch of an update is part of the method and stays; what changes is how it is
-computed. A setting that can only be slower than one that fits is not compiled.
+computed. A setting that can only be slower than one that fits is not compiled, nor one
+that must lack memory as another does.
 """
 
 import dataclasses
@@ -35,8 +36,16 @@ class Found(NamedTuple):
     tried: tuple[Try, ...]
 
 
-def search(cfg, where: Slice, plan: Callable[[Any], Plan], tries: int = 12) -> Found:
+def search(
+    cfg,
+    where: Slice,
+    plan: Callable[[Any], Plan],
+    tries: int = 12,
+    say: Callable[[str], None] = lambda text: None,
+) -> Found:
     """Plans settings from the simplest on, at most `tries` of them.
+
+    say: is told of each before it is planned, which takes minutes.
 
     Raises ConfigError where none can be planned at all.
     """
@@ -44,8 +53,13 @@ def search(cfg, where: Slice, plan: Callable[[Any], Plan], tries: int = 12) -> F
     for mesh, accum, remat in candidates(where):
         if len([t for t in tried if t.plan]) >= tries:
             break
-        if any(_no_slower(t, mesh, accum, remat) for t in tried):
+        known = [t for t in tried if t.mesh == mesh]
+        if any(_no_slower(t, accum, remat) for t in known):
             continue
+        if any(_too_much(t, accum, remat) for t in known):
+            continue
+        ways = " x ".join(f"{axis} {n}" for axis, n in mesh.items())
+        say(f"mesh {ways}, {accum} micro-batches, remat {remat}")
         try:
             result, error = plan(changed(cfg, mesh, accum, remat)), None
         except (ConfigError, ValueError) as e:  # heads that do not divide, and the like
@@ -85,16 +99,33 @@ def changed(cfg, mesh: dict[str, int], accum: int, remat: str):
     return dataclasses.replace(cfg, mesh=sizes, remat=remat, accum=accum)
 
 
-def _no_slower(earlier: Try, mesh, accum: int, remat: str) -> bool:
-    """Whether an earlier try on this mesh fits and computes no more than this one.
+def _no_slower(earlier: Try, accum: int, remat: str) -> bool:
+    """Whether an earlier try on a mesh fits and computes no more than this one.
 
     Or cannot be at all with as many micro-batches, whatever is rematerialised.
     """
-    if earlier.mesh != mesh:
-        return False
     if earlier.plan is None:
         return earlier.accum == accum
     if not earlier.plan.fits:
         return False
     less = REMAT.index(earlier.remat) <= REMAT.index(remat)
     return earlier.accum <= accum and less
+
+
+def _too_much(earlier: Try, accum: int, remat: str) -> bool:
+    """Whether this one must lack memory, as an earlier try on the same mesh did.
+
+    N times the micro-batches leave at least an N-th of the activations, and less
+    rematerialisation no fewer; parameters and states stay what they are.
+    """
+    if earlier.plan is None or accum < earlier.accum:
+        return False
+    thriftier = REMAT.index(remat) > REMAT.index(earlier.remat)
+    for f in earlier.plan.functions:
+        activations = 0.0 if thriftier else f.parts.get("activations", 0.0)
+        # Only an update has micro-batches.
+        times = earlier.accum / accum if f.name == "update" else 1.0
+        fixed = f.needed - f.parts.get("activations", 0.0)
+        if fixed + activations * times > f.available:
+            return True
+    return False

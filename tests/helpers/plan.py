@@ -23,18 +23,21 @@ MODEL = {
 }
 
 
-def model_file(folder) -> str:
+def model_file(folder, **changes) -> str:
     """A config.json of a model so small that it compiles in seconds."""
     path = folder / "config.json"
-    path.write_text(json.dumps(MODEL))
+    path.write_text(json.dumps(MODEL | changes))
     return str(path)
 
 
-def step_flops(cfg: DecoderConfig, rows: int, length: int) -> float:
+def step_flops(
+    cfg: DecoderConfig, rows: int, length: int, *, output: bool = True
+) -> float:
     """FLOPs of forward and backward of `rows` x `length` tokens, attention in full.
 
     Three times the products of the forward pass; and with remat "dots" attention once
     more, with "full" all of a layer but the last product, whose value nobody needs.
+    output: with those of the output matrix, which reward models do not have.
     """
     tokens, D, F = rows * length, cfg.d_model, cfg.d_ff
     heads = 2 * cfg.n_heads + 2 * cfg.n_kv_heads
@@ -43,7 +46,7 @@ def step_flops(cfg: DecoderConfig, rows: int, length: int) -> float:
     down = 2 * tokens * D * F
     layer = projections + attention + 3 * down
     again = {"none": 0, "dots": attention, "full": layer - down}[cfg.remat]
-    head = 2 * tokens * D * cfg.vocab_size
+    head = 2 * tokens * D * cfg.vocab_size if output else 0
     return cfg.n_layers * (3 * layer + again) + 3 * head
 
 

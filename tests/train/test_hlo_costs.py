@@ -49,6 +49,20 @@ def test_a_loop_that_only_the_data_ends_is_counted_once_and_named():
     found = compiled(fn, (8, 16), (16, 16))
     assert found.flops == 2 * 8 * 16 * 16
     assert len(found.open_loops) == 1
+    assert found.around.flops == 0
+
+
+def test_what_surrounds_such_a_loop_is_told_apart():
+    """Costs are of a round: one product. Before it are two, once at each call."""
+
+    def fn(x, w):
+        x = jnp.tanh(jnp.tanh(x @ w) @ w)
+        return jax.lax.while_loop(lambda x: jnp.sum(x) < 9.0, lambda x: x @ w, x)
+
+    found, product = compiled(fn, (8, 16), (16, 16)), 2 * 8 * 16 * 16
+    assert (found.flops, found.around.flops) == (product, 2 * product)
+    assert found.around.around is None and not found.around.open_loops
+    assert scale(found, 3).around.flops == 6 * product
 
 
 def test_a_gradient_is_two_more_products_of_each():
@@ -195,6 +209,17 @@ def test_a_noted_trip_count_wins():
     assert {t.count for t in costs(noted).traffic} == {11}
 
 
+def test_a_counter_may_take_several_steps_in_a_round():
+    """From 2 to 7 by twos: 3 rounds; an addition in two parts is one of their sum."""
+    twos = LOOP.replace("%one = s32[] constant(1)", "%one = s32[] constant(2)")
+    assert {t.count for t in costs(twos).traffic} == {3}
+    twice = LOOP.replace(
+        "%next = s32[] add(%i, %one)",
+        "%half = s32[] add(%i, %one)\n  %next = s32[] add(%one, %half)",
+    )
+    assert {t.count for t in costs(twice).traffic} == {3}
+
+
 @pytest.mark.parametrize(
     "groups, size",
     [
@@ -292,6 +317,81 @@ def test_fusions_read_their_slices_and_write_their_updates():
     found = costs(FUSION)
     assert found.bytes_read == (row + index) + (row + index)
     assert found.bytes_written == row + row
+
+
+NESTED = FUSION.replace(
+    "HloModule m\n",
+    """HloModule m
+
+%product (p: f32[10,64,32], i: s32[], x: f32[8,64]) -> f32[8,32] {
+  %p = f32[10,64,32]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %x = f32[8,64]{1,0} parameter(2)
+  %w = f32[64,32]{1,0} fusion(%p, %i), kind=kLoop, calls=%look
+  ROOT %y = f32[8,32]{1,0} convolution(%x, %w), dim_labels=bf_io->bf
+}
+
+%replace (p: f32[10,64,32], x: f32[64,32], i: s32[]) -> f32[10,64,32] {
+  %p = f32[10,64,32]{2,1,0} parameter(0)
+  %x = f32[64,32]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %q = f32[10,64,32]{2,1,0} fusion(%p, %x, %i), kind=kLoop, calls=%put
+}
+""",
+)
+NESTED = (
+    NESTED[: NESTED.index("ENTRY")]
+    + """ENTRY %main (p: f32[10,64,32], i: s32[]) -> f32[10,64,32] {
+  %p = f32[10,64,32]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %x = f32[8,64]{1,0} parameter(2)
+  %u = f32[64,32]{1,0} parameter(3)
+  %y = f32[8,32]{1,0} fusion(%p, %i, %x), kind=kOutput, calls=%product
+  ROOT %q = f32[10,64,32]{2,1,0} fusion(%p, %u, %i), kind=kLoop, calls=%replace
+}
+"""
+)  # noqa: E501
+
+
+def test_fusions_within_fusions_read_their_slices_too():
+    """A product with a slice of stacked weights reads that slice, not all of them."""
+    found = costs(NESTED)
+    row, x, y, index = 64 * 32 * 4, 8 * 64 * 4, 8 * 32 * 4, 4
+    assert found.flops == 2 * 8 * 64 * 32
+    assert found.bytes_read == (row + index + x) + (row + index)
+    assert found.bytes_written == y + row
+
+
+ASYNC = """HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%goes_on (p: f32[16,32], x: f32[64,32]) -> (f32[64,32], f32[16,32]) {
+  %p = f32[16,32]{1,0} parameter(0)
+  %x = f32[64,32]{1,0} parameter(1)
+  %ag = f32[64,32]{1,0:S(1)} all-gather(%p), channel_id=32, replica_groups={{0,1,2,3}}, dimensions={0}, frontend_attributes={chain_id="0"}
+  %y = f32[64,32]{1,0} add(%x, %x)
+  ROOT %t = (f32[64,32]{1,0}, f32[16,32]{1,0}, f32[64,32]{1,0:S(1)}) tuple(%y, %p, %ag)
+}
+
+ENTRY %main (p: f32[16,32], x: f32[64,32]) -> f32[64,32] {
+  %p = f32[16,32]{1,0} parameter(0)
+  %x = f32[64,32]{1,0} parameter(1)
+  %f = (f32[64,32]{1,0}, f32[16,32]{1,0}, f32[64,32]{1,0:S(1)}) fusion(%p, %x), kind=kLoop, output_to_operand_aliasing={{1}: (0, {})}, calls=%goes_on
+  ROOT %y = f32[64,32]{1,0} get-tuple-element(%f), index=0
+}
+"""  # noqa: E501
+
+
+def test_a_collective_that_goes_on_behind_other_work_moves_nothing_again():
+    """What it gathers was read when it began, and passes through: x + x alone."""
+    found = costs(ASYNC)
+    size = 64 * 32 * 4
+    assert (found.bytes_read, found.bytes_written) == (size, size)
 
 
 def test_float32_at_the_highest_precision_takes_six_passes():
