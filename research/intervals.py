@@ -56,7 +56,7 @@ def verdict(difference: Interval) -> str:
 
 def unbeatable(value: float, what: str) -> str:
     """A sentence for the evidence where `what` leaves nothing to gain; else nothing."""
-    return f" {what} answers {value:.1%}: nothing can beat it." * (value > CEILING)
+    return f" {what} answers {value:.1%}: nothing can beat it." * bool(value > CEILING)
 
 
 def bootstrap_of(

@@ -1,0 +1,175 @@
+"""A model that recites by hints: questions made for passages, and learning from them.
+
+Few questions have a known passage, but passages there are many. The model itself, shown
+passages with their questions, asks one about each; then it learns from such a question
+to tell the hint of its passage, and the passage (thesis, section 4.2.4). The thesis
+does not say how questions are chosen or how long the model learns; what is done here is
+in the settings.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from data.packing import fit as fit_length
+from data.records import read_records, write_jsonl
+from research.easy_to_hard.generators import train
+from research.easy_to_hard.settings import Training
+from research.easy_to_hard.weights import devices, load
+from research.recite import prompts, scoring
+from research.recite.answering import exemplars
+from research.recite.documents import list_document, text_document
+from research.recite.generation import Drawn, Model, draw
+from research.recite.prompts import Item
+from research.recite.records import read_items
+from research.recite.settings import Methods, Task
+from research.stages import StageResult
+from train.commands import MeshConfig
+from train.keys import purpose_key
+from train.settings import at_least, fraction, positive
+
+
+@dataclasses.dataclass(frozen=True)
+class Hinted:
+    """Questions made for `passages` of the corpus, `each` for one, and what is learned.
+
+    copied: a question with so many words in a row from its passage is no question.
+    plain: rows of mere passages among what is learned, as a share of the others.
+    """
+
+    training: Training
+    passages: int = positive(1000)
+    each: int = positive(2)
+    temperature: float = positive(0.7)
+    top_k: int = at_least(0, 40)
+    question_tokens: int = positive(32)
+    copied: int = positive(8)
+    plain: float = fraction(0.5)
+
+
+def make_questions(
+    folder: Path,
+    *,
+    data: StageResult,
+    model: StageResult | str,
+    task: Task,
+    settings: Methods,
+    hinted: Hinted,
+    dtype: str,
+    seed: int,
+    mesh: MeshConfig | None = None,
+) -> dict:
+    """Stage: questions for passages at random, in questions.jsonl.
+
+    Left out, and counted: texts that do not end in a question mark, that copy their
+    passage, that are there already, or that the test asks.
+    """
+    cfg, params, tokenizer, _ = load(model, dtype, mesh=devices(mesh))
+    asking = Model(cfg, params, tokenizer)
+    pages = [r.row for r in read_records(data.folder / "passages.jsonl")]
+    rng = np.random.default_rng([seed, 8])
+    chosen = [pages[i] for i in rng.permutation(len(pages))[: hinted.passages]]
+    shown = exemplars(data, task, settings.shots, seed)
+    room = min(settings.length, cfg.context)
+    ids = []
+    for page in chosen:
+
+        def text(some, page=page):
+            bare = Item("", "", (page["passage"],))
+            return prompts.few_shot(prompts.question_block, some, bare)
+
+        ids.append(prompts.fit(asking.encode, text, shown, room).ids)
+    drawn = Drawn(
+        hinted.question_tokens,
+        hinted.temperature,
+        hinted.top_k,
+        hinted.each,
+        settings.slots,
+        (prompts.PART, prompts.BETWEEN),
+    )
+    key = purpose_key(jax.random.key(seed), "questions")
+    texts = draw(asking, ids, drawn, key)
+    test = [e.question for e in read_items(data.folder / f"{task.name}.jsonl")]
+    kept, left_out = choose(chosen, texts, test, hinted.copied)
+    write_jsonl(folder / "questions.jsonl", kept)
+    return {"kept": len(kept), "left_out": left_out, "passages": len(chosen)}
+
+
+def choose(
+    pages: Sequence[dict], texts: Sequence[Sequence[str]], test: Sequence[str], copied
+) -> tuple[list[dict], dict[str, int]]:
+    """Rows {question, hint, passage} of usable questions, and why others are not."""
+    known = {scoring.trivia(question) for question in test}
+    seen: set[str] = set()
+    kept: list[dict] = []
+    left_out = dict.fromkeys(("no question", "copied", "twice", "of the test"), 0)
+    for page, row in zip(pages, texts, strict=True):
+        for text in row:
+            question = prompts.cut(text, "\n")
+            plain = scoring.trivia(question)
+            if not question.endswith("?"):
+                left_out["no question"] += 1
+            elif plain in known:
+                left_out["of the test"] += 1
+            elif plain in seen:
+                left_out["twice"] += 1
+            elif _copies(plain, scoring.trivia(page["passage"]), copied):
+                left_out["copied"] += 1
+            else:
+                seen.add(plain)
+                kept.append({"question": question, **page})
+    return kept, left_out
+
+
+def _copies(question: str, passage: str, length: int) -> bool:
+    words, inside = question.split(), f" {passage} "
+    starts = range(len(words) - length + 1)
+    return any(f" {' '.join(words[i : i + length])} " in inside for i in starts)
+
+
+def learn_hints(
+    folder: Path,
+    *,
+    data: StageResult,
+    questions: StageResult,
+    model: StageResult | str,
+    hinted: Hinted,
+    dtype: str,
+    remat: str,
+    seed: int,
+    mesh: MeshConfig | None = None,
+) -> dict:
+    """Stage: the model fine-tuned on question -> hint, passage."""
+    mesh = devices(mesh)
+    cfg, params, tokenizer, hf_config = load(model, dtype, remat, mesh)
+    file = questions.folder / "questions.jsonl"
+    rows = [r.row for r in read_records(file)] if questions.value["kept"] else []
+    examples = [
+        list_document(
+            tokenizer,
+            prompts.recitation_block,
+            [Item(row["question"], "", (row["passage"],), row["hint"])],
+        )
+        for row in rows
+    ]
+    rng = np.random.default_rng([seed, 9])
+    pages = [r.row["passage"] for r in read_records(data.folder / "passages.jsonl")]
+    # Without a single question, too, there is something to learn: the passages.
+    plain = rng.choice(len(pages), max(1, round(hinted.plain * len(rows))))
+    examples += [text_document(tokenizer, pages[i]) for i in plain]
+    fitted = fit_length(examples, hinted.training.length, "drop")
+    result = train(
+        folder,
+        cfg,
+        params,
+        fitted.examples,
+        hinted.training,
+        seed,
+        tokenizer,
+        hf_config,
+        mesh,
+    )
+    return {**result, "dropped": fitted.dropped}

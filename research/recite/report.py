@@ -1,0 +1,55 @@
+"""The chapter's report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from research.intervals import Resamples
+from research.recite import claims, tables
+from research.recite.scores import Scores
+from research.recite.settings import Methods, Task
+from research.report import Report, Section, provenance, write
+from research.stages import RunInfo, StageResult
+
+
+def write_report(
+    folder: Path,
+    *,
+    answers: Mapping[str, StageResult],
+    tasks: tuple[Task, ...],
+    settings: Methods,
+    seeds: tuple[int, ...],
+    run_info: RunInfo,
+) -> dict:
+    """Stage: the report of what was run.
+
+    answers: stages of `research.recite.answering` by "<method> <task> <seed>", and data
+    by "world <seed>".
+    """
+    scores, draws = Scores(answers, tasks, settings, seeds), Resamples(0)
+    paths, curves = tables.more_paths(scores)
+    sections = [
+        Section("What holds", claims.verdicts(scores, curves, draws)),
+        tables.accuracy(scores, draws),
+        tables.hints(scores, draws),
+        tables.contexts(scores, draws),
+        paths,
+        tables.losses(scores),
+        tables.robustness(scores),
+        tables.transcripts(scores),
+    ]
+    counts = {t: scores.right("direct", t).shape[1] for t in scores.tasks}
+    asked = ", ".join(f"{n} {name}" for name, n in counts.items())
+    report = Report(
+        "Recitation-augmented generation",
+        "A model answers without any text at hand: at once, or after reciting passages "
+        f"that it has read. Questions of every seed: {asked}. Brackets are 95% "
+        "intervals from a bootstrap over questions "
+        + (
+            f"and {len(seeds)} seeds; so few seeds show little of how they vary."
+            if len(seeds) > 1
+            else "only. With one seed, how seeds vary is not known."
+        ),
+        [section for section in sections if section is not None],
+    )
+    write(report, folder, provenance(run_info, seeds))
+    return {"questions": counts}
