@@ -1,10 +1,11 @@
 # Two commands for a newcomer: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+GPU := .venv/gpu
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo env test test-env test-slow lint benchmarks clean
+.PHONY: demo env test test-env test-slow lint benchmarks gpu-env gpu-check clean
 
 demo: env
 	$(PY) -m research.run --config=configs/ch6_easy_to_hard.py:demo --workdir=runs/ch6_demo
@@ -36,6 +37,18 @@ lint: test-env
 benchmarks: test-env
 	$(PY) -m research.benchmarks.train
 	$(PY) -m research.benchmarks.generate
+	$(PY) -m research.benchmarks.ppo
+
+gpu-check: gpu-env
+	$(GPU)/bin/python -m research.benchmarks.gpu
+
+gpu-env: $(GPU)/core.stamp
+
+$(GPU)/core.stamp: requirements.txt constraints.txt
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r requirements.txt 'jax[cuda12]' -c constraints.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .hypothesis .ruff_cache

@@ -17,7 +17,7 @@ ROPE_KINDS = ("default", "linear", "dynamic", "llama3")
 MOST_LAYERS = 4096
 MOST = 2**31 - 1
 # How a decoder is computed is not the checkpoint's business.
-COMPUTATION = ("dtype", "remat", "layer_loop", "mesh")
+COMPUTATION = ("dtype", "remat", "layer_loop", "attention", "mesh")
 
 
 class Family(NamedTuple):

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from models import decoder, reward_model, sampler, slots
-from models.config import DecoderConfig
-from models.sampling import Sampling
+from models import decoder, reward_model, sampler
+from models.sharding import fill_rows
 from train.advantages import ESTIMATORS
 from train.decoder import flops_per_token
 from train.errors import ConfigError
@@ -29,6 +28,7 @@ from train.plan_pieces import (
     placed,
     row_array,
 )
+from train.plan_sampling import Rollouts, prepared, rollout_pieces, sampling_rules
 from train.ppo import Models, PPOState, make_update, spread
 from train.ppo_config import PPOConfig
 from train.ppo_roles import WHOLE, adapted, without_output
@@ -110,75 +110,24 @@ def _parts(cfg: RunConfig, state: PPOState, reference, judge) -> dict:
     }
 
 
-def sampling_rules(cfg: RunConfig) -> Sampling:
-    """The rules of the config, and an EOS: which token it is changes no program."""
-    rules = dataclasses.asdict(cfg.sampling)
-    del rules["slots"]
-    return Sampling(**rules, eos_ids=(2,))
-
-
 def _rollout(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
-    ppo, model, rules = cfg.ppo, given.model, sampling_rules(cfg)
     models, state, reference, judge = _resident(cfg, given, mesh)
     own = models.roles.policy(state.policy.params, reference)
-    params = _prepared(model, own)
-    rows = min(cfg.sampling.slots, sampler.power_of_two(ppo.responses))
-    width = sampler.bucket(given.prompt_length)
-    cache = width + ppo.max_new_tokens
-    cache += -cache % 8
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    made = jax.eval_shape(
-        partial(
-            slots.empty, model, rules, rows=rows, cache=cache,
-            response=ppo.max_new_tokens,
-        ),
-        key,
-    )  # fmt: skip
-    group = sampler.power_of_two(min(ppo.prompts, max(1, min(64, rows // ppo.samples))))
-    none = jax.ShapeDtypeStruct((), jnp.int32)
-    prompts = jax.ShapeDtypeStruct((group, width), jnp.int32)
-    lengths = jax.ShapeDtypeStruct((group,), jnp.int32)
+    params = prepared(given.model, own)
     pairs = zip(*map(jax.tree.leaves, (own, params)), strict=True)
     cast = [kept for kept, used in pairs if kept.dtype != used.dtype]
     beside = _parts(cfg, state, reference, judge)
     beside = {n: x for n, x in beside.items() if n not in ("policy", "base")}
     beside["policy"] = cast  # the rest is sampled from as it is kept
-    shapes = decoder.param_shapes(model)
-    forward = flops_per_token(model, shapes, width) / 3
-    step = flops_per_token(model, shapes, 2 * cache) / 3
-    waves = -(-ppo.responses // rows)
-    # The decode step first: its compilation chooses where the cache lies.
-    return [
-        Piece(
-            "decode step",
-            lambda: slots.decode.lower(model, rules, params, (), none, made, none),
-            {"params": params, "cache": (made.keys, made.values)},
-            waves * ppo.max_new_tokens,
-            step * rows,
-            beside,
-        ),
-        Piece(
-            "prefill",
-            lambda: slots.prefill.lower(model, params, (), none, prompts, lengths),
-            {"params": params},
-            -(-ppo.prompts // group),
-            forward * group * width,
-            {**beside, "cache": (made.keys, made.values)},
-        ),
-    ]
-
-
-def _prepared(model: DecoderConfig, params):
-    """As `slots.prepare` leaves them: cast to the compute dtype, but for norms."""
-
-    def cast(path, x):
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        exact = name in ("scale", "step", "mean")
-        exact = exact or not jnp.issubdtype(x.dtype, jnp.floating)
-        dtype = x.dtype if exact else model.compute_dtype
-        return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
+    wanted = Rollouts(
+        rules=sampling_rules(cfg.sampling),
+        rows=cfg.sampling.slots,
+        prompt_length=given.prompt_length,
+        max_new_tokens=cfg.ppo.max_new_tokens,
+        prompts=cfg.ppo.prompts,
+        samples=cfg.ppo.samples,
+    )
+    return rollout_pieces(given.model, params, wanted, mesh, beside)
 
 
 def _judging(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
@@ -189,7 +138,8 @@ def _judging(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
     scorer = judge
     if "decoder" not in judge:
         scorer = models.roles.value(judge, reference)
-    rows, batch = cfg.ppo.responses, min(64, sampler.power_of_two(cfg.ppo.responses))
+    rows = cfg.ppo.responses
+    batch = fill_rows(min(64, sampler.power_of_two(rows)), mesh)
     width = sampler.bucket(given.prompt_length + cfg.ppo.max_new_tokens)
     tokens = jax.ShapeDtypeStruct((batch, width), jnp.int32)
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
@@ -215,7 +165,7 @@ def _ppo_update(cfg: RunConfig, given: Given, mesh: Mesh) -> Piece:
     rows = _experience(ppo, sampler.bucket(given.prompt_length), mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = placed(key, replicated(mesh))
-    update = make_update(models, ppo, sampling_rules(cfg), state, spread(mesh))
+    update = make_update(models, ppo, sampling_rules(cfg.sampling), state, spread(mesh))
     width = rows.prompts.shape[1] + ppo.max_new_tokens
 
     def flops(model, shapes, scored: int) -> float:

@@ -5,8 +5,8 @@ them (`train.plan_ppo`), without what else such a run holds in memory.
 """
 
 import dataclasses
-import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from models import decoder, reward_model, sampler, slots
 from models.config import DecoderConfig
 from models.sampling import Sampling
+from models.sharding import fill_rows
 from train.commands import MeshConfig
 from train.decoder import flops_per_token
 from train.plan_pieces import Given, Piece, abstract_params, placed
@@ -57,29 +58,68 @@ def sample_pieces(cfg: SampleRun, given: Given, mesh: Mesh) -> list[Piece]:
     """
     model, rows = given.model, cfg.sampling.slots
     loaded = abstract_params(decoder.param_shapes(model), mesh)
-    params = prepared(model, loaded)
+    rollout = Rollouts(
+        rules=sampling_rules(cfg.sampling),
+        rows=rows,
+        prompt_length=given.prompt_length,
+        max_new_tokens=cfg.max_new_tokens,
+        prompts=-(-rows // cfg.samples),
+        samples=cfg.samples,
+        prefix=cfg.prefix,
+    )
     beside = {"policy": loaded} if model.param_dtype != model.compute_dtype else {}
-    rules = dataclasses.asdict(cfg.sampling)
+    return rollout_pieces(model, prepared(model, loaded), rollout, mesh, beside)
+
+
+def sampling_rules(settings: SamplingSettings) -> Sampling:
+    """The rules of settings, and an EOS: which token it is changes no program."""
+    rules = dataclasses.asdict(settings)
     del rules["slots"]
-    rules = Sampling(**rules, eos_ids=(2,))
-    width = sampler.bucket(given.prompt_length)
-    cache = width + cfg.max_new_tokens
+    return Sampling(**rules, eos_ids=(2,))
+
+
+class Rollouts(NamedTuple):
+    """Responses to be drawn: `samples` to each of `prompts`, `rows` at once at most."""
+
+    rules: Sampling
+    rows: int
+    prompt_length: int
+    max_new_tokens: int
+    prompts: int
+    samples: int = 1
+    prefix: int = 0
+
+
+def rollout_pieces(
+    model: DecoderConfig, params, wanted: Rollouts, mesh: Mesh, beside
+) -> list[Piece]:
+    """Decode step and prefill, as `models.sampler` calls them; before them a prefix.
+
+    Args:
+      params: as `slots.prepare` leaves them; beside: what else is in HBM meanwhile.
+    """
+    total = wanted.prompts * wanted.samples
+    rows = fill_rows(min(wanted.rows, sampler.power_of_two(total)), mesh)
+    width = sampler.bucket(wanted.prompt_length)
+    cache = width + wanted.max_new_tokens
     cache += -cache % 8
     make = partial(
-        slots.empty, model, rules, rows=rows, cache=cache, response=cfg.max_new_tokens
-    )
+        slots.empty, model, wanted.rules, rows=rows, cache=cache,
+        response=wanted.max_new_tokens,
+    )  # fmt: skip
     made = _like(mesh, jax.eval_shape(lambda: make(jax.random.key(0))))
-    group = max(1, min(64, rows // cfg.samples))
-    prompts = jax.ShapeDtypeStruct((sampler.power_of_two(group), width), jnp.int32)
-    lengths = jax.ShapeDtypeStruct(prompts.shape[:1], jnp.int32)
+    group = min(wanted.prompts, max(1, min(64, rows // wanted.samples)))
+    filled = fill_rows(sampler.power_of_two(group), mesh)
+    prompts = jax.ShapeDtypeStruct((filled, width), jnp.int32)
+    lengths = jax.ShapeDtypeStruct((filled,), jnp.int32)
     none, shapes = jax.ShapeDtypeStruct((), jnp.int32), decoder.param_shapes(model)
 
     def flops(length: int) -> float:
         return flops_per_token(model, shapes, length) / 3
 
     shared, before = (), []
-    if cfg.prefix:
-        tokens = jax.ShapeDtypeStruct((sampler.bucket(cfg.prefix),), jnp.int32)
+    if wanted.prefix:
+        tokens = jax.ShapeDtypeStruct((sampler.bucket(wanted.prefix),), jnp.int32)
         run = partial(slots.prefill_prefix, model)
         shared = (_like(mesh, jax.eval_shape(run, params, tokens, none)),)
         before.append(
@@ -88,7 +128,7 @@ def sample_pieces(cfg: SampleRun, given: Given, mesh: Mesh) -> list[Piece]:
                 lambda: slots.prefill_prefix.lower(model, params, tokens, none),
                 {"params": params},
                 0,
-                flops(cfg.prefix) * cfg.prefix,
+                flops(wanted.prefix) * wanted.prefix,
                 beside,
             )
         )
@@ -97,19 +137,21 @@ def sample_pieces(cfg: SampleRun, given: Given, mesh: Mesh) -> list[Piece]:
         *before,
         Piece(
             "decode step",
-            lambda: slots.decode.lower(model, rules, params, shared, none, made, none),
+            lambda: slots.decode.lower(
+                model, wanted.rules, params, shared, none, made, none
+            ),
             {"params": params, "cache": kept},
-            cfg.max_new_tokens,
+            -(-total // rows) * wanted.max_new_tokens,
             # Causal attention counts half of what a row's last tokens see.
-            flops(2 * (cfg.prefix + cache)) * rows,
+            flops(2 * (wanted.prefix + cache)) * rows,
             beside,
         ),
         Piece(
             "prefill",
             lambda: slots.prefill.lower(model, params, shared, none, prompts, lengths),
             {"params": params, "prefix": shared},
-            math.ceil(rows / cfg.samples / group),
-            flops(width + 2 * cfg.prefix) * prompts.size,
+            -(-wanted.prompts // group),
+            flops(width + 2 * wanted.prefix) * prompts.size,
             {**beside, "cache": kept[:2]},
         ),
     ]
@@ -130,8 +172,9 @@ def score_pieces(cfg: ScoreRun, given: Given, mesh: Mesh) -> list[Piece]:
     """The scores of one batch."""
     model, width = given.model, sampler.bucket(cfg.length)
     judge = abstract_params(reward_model.param_shapes(model), mesh)
-    tokens = jax.ShapeDtypeStruct((cfg.rows, width), jnp.int32)
-    lengths = jax.ShapeDtypeStruct((cfg.rows,), jnp.int32)
+    rows = fill_rows(cfg.rows, mesh)
+    tokens = jax.ShapeDtypeStruct((rows, width), jnp.int32)
+    lengths = jax.ShapeDtypeStruct((rows,), jnp.int32)
     untied = dataclasses.replace(model, tie_embeddings=False)
     forward = flops_per_token(untied, judge, width) / 3
     return [
@@ -140,6 +183,6 @@ def score_pieces(cfg: ScoreRun, given: Given, mesh: Mesh) -> list[Piece]:
             lambda: reward_model.padded_scores.lower(model, judge, tokens, lengths),
             {"reward model": judge},
             1,
-            forward * cfg.rows * width,
+            forward * rows * width,
         )
     ]

@@ -40,6 +40,7 @@ from train import rewards as rewards_lib
 from train.advantages import ESTIMATORS
 from train.critic import with_fitted_head
 from train.decoder import check_rows
+from train.distributed import by_first
 from train.errors import ConfigError
 from train.keys import purpose_key
 from train.loop import Fitted, LoopConfig, fit
@@ -332,7 +333,8 @@ def ppo(
 def _begun(workdir: Path | str | None) -> bool:
     """Whether there is a checkpoint to go on from: the critic is in it."""
     folder = None if workdir is None else as_path(workdir) / "checkpoints"
-    if folder is None or not folder.is_dir():
+    # A shared disk may show the folder to one process earlier than to another.
+    if folder is None or not by_first(lambda: folder.is_dir()):
         return False
     from train.checkpoint import Checkpoints
 

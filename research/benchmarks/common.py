@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from train.host import NO_TUNE, TUNABLES
@@ -47,35 +48,66 @@ def decoder_config(max_position: int = 2048):
     )
 
 
-class Side:
-    """A side's process: ``python -m module --worker=name arguments``."""
+class SideEnded(RuntimeError):
+    """A side's process ended instead of answering; says what it said last."""
 
-    def __init__(self, module: str, name: str, *arguments: str):
+
+class Side:
+    """A side's process: a command that answers a line of JSON with another.
+
+    log: a file for its other output; None leaves it on the terminal.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path | None = None):
         environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES, NO_TUNE: "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, f"--worker={name}", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        # Else libtpu, where it is installed, would look for a TPU.
+        environment.setdefault("JAX_PLATFORMS", "cpu")
+        self.log = log
+        with nullcontext() if log is None else open(log, "w") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
         self._answer()
 
     def ask(self, **question) -> dict:
         """The side's answer to one question."""
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: there is no answer either
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a side ended with code {self.process.wait()}")
+            code = self.process.wait()
+            said = "" if self.log is None else f": {last_lines(self.log)}"
+            raise SideEnded(f"a side ended with code {code}{said}")
         return json.loads(line)
+
+
+def own_side(module: str, name: str, *arguments: str) -> Side:
+    """A side in this environment: ``python -m module --worker=name arguments``."""
+    return Side([sys.executable, "-m", module, f"--worker={name}", *arguments])
+
+
+def last_lines(file: Path, count: int = 3) -> str:
+    """The last lines of a file that say something, as one."""
+    lines = [x.strip() for x in file.read_text(errors="replace").splitlines()]
+    return " | ".join([x for x in lines if x][-count:]) or "(it said nothing)"
 
 
 def serve(answer: Callable[..., dict]) -> None:

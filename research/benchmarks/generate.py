@@ -263,7 +263,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # In this order: the first exports the weights that the second loads.
         module, place = "research.benchmarks.generate", f"--folder={folder}/llama"
-        sides = {side: common.Side(module, side, place) for side in SIDES}
+        sides = {side: common.own_side(module, side, place) for side in SIDES}
         results = {w: measure(w, sides, arguments.rounds) for w in workloads}
         for side in sides.values():
             side.close()

@@ -17,8 +17,8 @@ from pathlib import Path
 from research.benchmarks.common import (
     CORES,
     MODEL,
-    Side,
     decoder_config,
+    own_side,
     require,
     serve,
     write,
@@ -125,7 +125,7 @@ def worker(side: str) -> None:
 
 def measure(rounds: int, steps: int) -> dict:
     """Tokens per second of each side, round by round, and their first step."""
-    sides = {name: Side("research.benchmarks.train", name) for name in SIDES}
+    sides = {name: own_side("research.benchmarks.train", name) for name in SIDES}
     per_run = steps * SHAPE["rows"] * SHAPE["length"]
     first = {name: side.ask(first=0, n=1) for name, side in sides.items()}
     for side in sides.values():

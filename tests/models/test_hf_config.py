@@ -266,3 +266,12 @@ def test_any_values_give_a_config_or_a_checkpoint_error(family, change):
         from_hf(MINIMAL | dict(model_type=family) | change)
     except CheckpointError:
         pass
+
+
+def test_how_a_decoder_is_computed_is_not_written():
+    """Equality: config.json is the same under every choice of computation."""
+    cfg = from_hf(MINIMAL)
+    other = dataclasses.replace(
+        cfg, dtype="bfloat16", remat="full", layer_loop="scan", attention="chunked"
+    )
+    assert to_hf(other, "llama") == to_hf(cfg, "llama")

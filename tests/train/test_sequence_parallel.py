@@ -86,7 +86,7 @@ def test_long_rows_compile_to_the_kernel_on_a_slice():
     length = 4096
     program = compiled(SMALL, "v5e:2x4", 2, length, fsdp=2, sequence=4)
     text = program.as_text()
-    assert costs(text).kernels == ("tpu_custom_call",)
+    assert not costs(text).kernels  # there are some, of known FLOPs
     assert text.count('custom_call_target="tpu_custom_call"') >= 3
     assert f"{length},{length}]" not in text and f"{length // 4},{length}]" not in text
 
