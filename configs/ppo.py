@@ -20,10 +20,10 @@ qlora: policy, critic and reward model as adapters of rank 64 over one base in 4
   python -m train.ppo --config=configs/ppo.py:qlora --config.policy=DIR \
       --config.reward_model=DIR/adapter --config.prompts=FILE.jsonl \
       --workdir=runs/ppo_qlora
-  Sizes are those of chapter 3: 70B, 256 tokens in, 1,024 out. Meant for 16 chips of
-  TPU v5e with --config.mesh.fsdp=4 --config.mesh.tensor=4; not run yet. Planned by
+  Sizes are those of chapter 3: 70B, 256 tokens in, 1,024 out, for 16 chips of TPU v5e
+  (on fewer devices set mesh.tensor). Not run yet. Planned by
   python -m train.plan --config=configs/ppo.py:qlora --topology=v5e:4x4 \
-      --model=llama2-70b --config.mesh.fsdp=4 --config.mesh.tensor=4
+      --model=llama2-70b
 """
 
 from ml_collections import config_dict
@@ -183,6 +183,7 @@ def qlora(c):
     c.remat = "full"
     c.rewards.update(answer=0.0, process=0.0, model=1.0)
     c.sampling.update(temperature=0.7, slots=144)
-    c.ppo.update(prompts=576, max_new_tokens=1024, minibatch=288, accum=72, epochs=2)
+    c.ppo.update(prompts=576, max_new_tokens=1024, minibatch=288, accum=144, epochs=2)
+    c.mesh.update(fsdp=-1, tensor=8)
     c.ppo.fit_critic = 576
     return c

@@ -2,7 +2,7 @@
 # For those who have a GKE cluster made with xpk: a command on one of its slices.
 #
 #   launch/xpk.sh CLUSTER NAME TPU COMMAND...
-#   launch/xpk.sh pods ppo v5litepod-64 python -m train.ppo \
+#   launch/xpk.sh pods ppo v5litepod-64 python -m train.ppo --distributed=auto \
 #       --config=configs/ppo.py:prm800k --workdir=gs://BUCKET/ppo
 #
 # Run it from the repository's root: xpk lays this folder over a Python image. Zone and

@@ -13,7 +13,8 @@
         --stop            have the run save and end; the slice stays
         --delete          delete the slice: until then it costs
 
-It makes the slice, unless it is there, copies the code of HEAD to all hosts, installs
+A command of train gets `--distributed=auto` where the slice has several hosts. It makes
+the slice, unless it is there, copies the code of HEAD to all hosts, installs
 requirements.txt and requirements-tpu.txt, starts the command on each, detached, and
 shows worker 0's log. Ctrl-C ends the showing, not the run. A slice that was taken away
 is deleted and made again, and the same command started on it: it continues from its
@@ -168,10 +169,29 @@ def read_request(values: flags.FlagValues, command: tuple[str, ...]) -> Request:
                 "the run's command is missing; expected `-- python -m ...` at the end"
             )
     tpu = slices.parse_tpu(values.tpu) if values.tpu else None
+    if tpu and tpu.hosts > 1:
+        command = joining(command, tpu.hosts)
     return Request(
         values.name, values.zone, values.project, tpu, values.queued, values.spot,
         values.runtime, command=command,
     )  # fmt: skip
+
+
+def joining(command: tuple[str, ...], hosts: int) -> tuple[str, ...]:
+    """The command of a run on several hosts, whose processes find one another.
+
+    Raises ConfigError for an experiment, of which each host would make its own.
+    """
+    if "research.run" in command:
+        raise ConfigError(
+            f"--tpu: research.run works on one host, this slice has {hosts}; expected "
+            "a smaller slice, or a command of train"
+        )
+    ways = ("--distributed", "--nodistributed", "--coordinator")
+    told = any(word.partition("=")[0] in ways for word in command)
+    if told or not any(word.startswith("train.") for word in command):
+        return command
+    return (*command, "--distributed=auto")
 
 
 def check_workdir(request: Request, say: Callable[[str], None]) -> None:

@@ -330,6 +330,12 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> int:
 
     facts = Facts(model, counts, values.examples, values.prompt_length)
     stages = plan_stages(plan.handles, where, facts, say)
+    if not any(stage.parts for stage in stages):
+        package = plan.handles[0].fn.__module__.rpartition(".")[0]
+        raise ConfigError(
+            f"--config: no stage of this experiment can be planned yet; expected a "
+            f"table of what its stages compute, {package}.planned"
+        )
     if values.json:
         print(json.dumps(as_json(stages, where), indent=2))
     else:

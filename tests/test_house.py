@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -177,3 +178,15 @@ def test_the_readme_has_the_two_commands():
         assert f"make {target}" in readme.read_text()
     for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme.read_text()):
         assert (ROOT / image).is_file(), image
+
+
+def test_all_packages_are_installed():
+    """Those of pyproject.toml are the folders with an __init__.py, and no others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for folder in ("configs", "data", "models", "research", "train")
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert listed == found

@@ -36,6 +36,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from train import plan_models, plan_print
+from train.advantages import ESTIMATORS
 from train.aot import (
     Overflow,
     argument_shardings,
@@ -213,11 +214,20 @@ def steps(cfg, asked: Asked) -> int | None:
         return cfg.steps
     if asked.examples is None:
         return None
-    return math.ceil(cfg.epochs * math.ceil(asked.examples / cfg.batch_size))
+    kept = asked.examples
+    if cfg.eval_data is None and cfg.eval_fraction:  # as `commands.split_examples`
+        kept -= max(1, round(cfg.eval_fraction * kept))
+    return math.ceil(cfg.epochs * math.ceil(kept / cfg.batch_size))
 
 
 def _start(cfg) -> str | None:
     return cfg.policy if isinstance(cfg, RunConfig) else cfg.checkpoint
+
+
+def judged(cfg: RunConfig) -> bool:
+    """Whether a run of PPO has a reward model, for its rewards or as its critic."""
+    critic = ESTIMATORS[cfg.ppo.estimator].critic and cfg.lora is None
+    return bool(cfg.rewards.process or cfg.rewards.model or critic)
 
 
 def _given(cfg, asked: Asked) -> Given:
@@ -232,10 +242,10 @@ def _given(cfg, asked: Asked) -> Given:
         raise ConfigError(
             f"{key}: {length} tokens are more than the {model.context} of the model"
         )
-    judge = None
-    if ppo:
+    judge, given = None, asked.reward_model or (ppo and cfg.reward_model)
+    if ppo and (given or judged(cfg)):
         judge = model
-        if asked.reward_model or cfg.reward_model:
+        if given:
             judge = plan_models.model_shape(
                 "--reward_model",
                 asked.reward_model,

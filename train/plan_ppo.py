@@ -64,8 +64,13 @@ def _resident(cfg: RunConfig, given: Given, mesh: Mesh):
         head = abstract_params({"head": {"kernel": kernel}}, mesh)
         critic = {**head, "adapters": without_output(policy)}
         roles = adapted(lora, lora)
-        if shares_base(cfg, given):
-            judge = critic
+        if shares_base(cfg, given):  # frozen: as `ppo_roles.frozen` keeps them
+
+            def kept(x):
+                shape = jax.ShapeDtypeStruct(x.shape, given.model.compute_dtype)
+                return placed(shape, x.sharding)
+
+            judge = {**head, "adapters": jax.tree.map(kept, critic["adapters"])}
     models = Models(given.model, make_optimizer(cfg.optimizer, STEPS, policy))
     value = None
     if ESTIMATORS[cfg.ppo.estimator].critic:
@@ -126,6 +131,7 @@ def _rollout(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
         max_new_tokens=cfg.ppo.max_new_tokens,
         prompts=cfg.ppo.prompts,
         samples=cfg.ppo.samples,
+        baseline=ESTIMATORS[cfg.ppo.estimator].greedy,
     )
     return rollout_pieces(given.model, params, wanted, mesh, beside)
 

@@ -79,7 +79,10 @@ def sampling_rules(settings: SamplingSettings) -> Sampling:
 
 
 class Rollouts(NamedTuple):
-    """Responses to be drawn: `samples` to each of `prompts`, `rows` at once at most."""
+    """Responses to be drawn: `samples` to each of `prompts`, `rows` at once at most.
+
+    baseline: whether one more is drawn to each prompt, greedily, afterwards.
+    """
 
     rules: Sampling
     rows: int
@@ -88,6 +91,7 @@ class Rollouts(NamedTuple):
     prompts: int
     samples: int = 1
     prefix: int = 0
+    baseline: bool = False
 
 
 def rollout_pieces(
@@ -133,6 +137,7 @@ def rollout_pieces(
             )
         )
     kept = (made.keys, made.values, *shared)
+    waves = -(-total // rows) + wanted.baseline * -(-wanted.prompts // rows)
     return [
         *before,
         Piece(
@@ -141,7 +146,7 @@ def rollout_pieces(
                 model, wanted.rules, params, shared, none, made, none
             ),
             {"params": params, "cache": kept},
-            -(-total // rows) * wanted.max_new_tokens,
+            waves * wanted.max_new_tokens,
             # Causal attention counts half of what a row's last tokens see.
             flops(2 * (wanted.prefix + cache)) * rows,
             beside,
@@ -150,7 +155,7 @@ def rollout_pieces(
             "prefill",
             lambda: slots.prefill.lower(model, params, shared, none, prompts, lengths),
             {"params": params, "prefix": shared},
-            -(-wanted.prompts // group),
+            -(-wanted.prompts // group) * (1 + wanted.baseline),
             flops(width + 2 * wanted.prefix) * prompts.size,
             {**beside, "cache": kept[:2]},
         ),

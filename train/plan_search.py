@@ -16,7 +16,6 @@ from train.ppo_run import RunConfig
 
 REMAT = ("none", "dots", "full")  # from fast and large to slow and small
 TENSOR = (1, 2, 4, 8, 16)
-ACCUM = (1, 2, 4, 8, 16, 32)
 
 
 class Try(NamedTuple):
@@ -50,7 +49,7 @@ def search(
     Raises ConfigError where none can be planned at all.
     """
     tried: list[Try] = []
-    for mesh, accum, remat in candidates(where):
+    for mesh, accum, remat in candidates(cfg, where):
         if len([t for t in tried if t.plan]) >= tries:
             break
         known = [t for t in tried if t.mesh == mesh]
@@ -79,20 +78,39 @@ def lack(plan: Plan) -> list[float]:
     return [f.needed - f.available for f in plan.functions]
 
 
-def candidates(where: Slice) -> Iterator[tuple[dict[str, int], int, str]]:
-    """(mesh, micro-batches, remat): few tensor ways and few micro-batches first."""
+def candidates(cfg, where: Slice) -> Iterator[tuple[dict[str, int], int, str]]:
+    """(mesh, micro-batches, remat): few tensor ways and few micro-batches first.
+
+    Columns stay split as the config has them: how long its rows are is not searched.
+    """
+    sequence = max(1, cfg.mesh.sequence)
     for tensor in TENSOR:
-        if where.devices % tensor:
+        if where.devices % (tensor * sequence):
             continue
-        mesh = {"data": 1, "fsdp": where.devices // tensor, "tensor": tensor}
-        for accum in ACCUM:
+        fsdp = where.devices // (tensor * sequence)
+        mesh = {"data": 1, "fsdp": fsdp, "tensor": tensor, "sequence": sequence}
+        for accum in micro_batches(rows_of(cfg) // fsdp):
             for remat in REMAT:
                 yield mesh, accum, remat
 
 
+def rows_of(cfg) -> int:
+    """The rows of an update."""
+    return cfg.ppo.minibatch if isinstance(cfg, RunConfig) else cfg.batch_size
+
+
+def micro_batches(rows: int) -> list[int]:
+    """Numbers of equal parts of a device's rows, each half as many again, and all."""
+    found: list[int] = []
+    for parts in range(1, rows + 1):
+        if rows % parts == 0 and (not found or parts >= 1.5 * found[-1]):
+            found.append(parts)
+    return found or [1]  # one, to be told that rows do not divide
+
+
 def changed(cfg, mesh: dict[str, int], accum: int, remat: str):
     """The config of a run with other settings."""
-    sizes = dataclasses.replace(cfg.mesh, **mesh, sequence=1)
+    sizes = dataclasses.replace(cfg.mesh, **mesh)
     if isinstance(cfg, RunConfig):
         ppo = dataclasses.replace(cfg.ppo, accum=accum)
         return dataclasses.replace(cfg, mesh=sizes, remat=remat, ppo=ppo)

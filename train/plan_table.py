@@ -127,7 +127,7 @@ ROWS = {
         "QLoRA PPO of Llama-2-70B",
         "ppo.py:qlora",
         "llama2-70b",
-        (On("v5e:4x4", accum=18), On("v5e:8x8", tensor=4, accum=18)),
+        (On("v5e:4x4", tensor=8, accum=144), On("v5e:8x8", tensor=8, accum=36)),
     ),
 }
 

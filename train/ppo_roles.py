@@ -115,7 +115,7 @@ def adapted_start(
     base = reference = given.base
     if own is not None:
         given = given._replace(trained=_placed(own.adapters, mesh), config=own.lora)
-        reference = attach(base, given.trained, own.lora.scale)
+        reference = attach(base, frozen(model, given.trained), own.lora.scale)
     lora = settings.config()
     if isinstance(judge, Loaded):
         lora = judge.lora
@@ -127,10 +127,20 @@ def adapted_start(
         value = {"adapters": without_output(fresh), "head": head}
     value = _placed(value, mesh)
     if isinstance(judge, Loaded):
-        scored = over(base, value["adapters"], lora.scale, value["head"])
+        fixed = frozen(model, value["adapters"])
+        scored = over(base, fixed, lora.scale, value["head"])
         judge = RewardModel(model, scored, {})
     roles = adapted(given.config, lora)
     return Start(given.trained, (model, value), reference, roles, judge, given)
+
+
+def frozen(model: DecoderConfig, adapters):
+    """Adapters that stay as they are, in the dtype that they are computed in.
+
+    No result changes by it; what is trained is float32.
+    """
+    dtype = model.compute_dtype
+    return jax.tree.map(lambda x: x if x.dtype == dtype else x.astype(dtype), adapters)
 
 
 def _placed(tree, mesh):

@@ -25,6 +25,7 @@ from data.tokenizers import Tokenizer, load_tokenizer
 from models import peft_files, reward_model, sampler
 from models.config import Attention, DecoderConfig
 from models.paths import as_path
+from models.peft_files import Loaded
 from models.pretrained import from_pretrained, read_config
 from models.rollout import Rollout
 from models.sampling import Sampling
@@ -324,10 +325,11 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
     ready = prepare(cfg)
     ready = ready._replace(model=dataclasses.replace(ready.model, mesh=mesh))
     evaluate = make_evaluate(cfg, ready)
+    adapters = read_adapters(cfg, ready.model)
     with running(cfg, workdir):
         kept = None if cfg.lora is None else cfg.lora.base
         loaded = from_pretrained(cfg.policy, cfg.dtype, mesh, quantize=kept)
-        begin = make_start(cfg, ready.model, loaded.params, mesh)
+        begin = make_start(cfg, ready.model, loaded.params, adapters, mesh)
         loaded, score = loaded._replace(params=None), None
         if begin.judge is not None:
             judge = begin.judge
@@ -360,26 +362,38 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
     return folder, rows
 
 
-def make_start(cfg: RunConfig, model: DecoderConfig, params, mesh) -> Start:
-    """The roles of a run, from the policy's parameters; reads what else they need.
+def read_adapters(cfg: RunConfig, model: DecoderConfig) -> dict[str, Loaded]:
+    """The adapters that the settings name, by key: before the base, which is large.
 
     Raises CheckpointError for a folder that does not fit, ConfigError for adapters
     without a head in the place of a reward model.
     """
-    judge = own = None
-    if cfg.reward_model is not None and is_adapter(cfg.reward_model):
-        judge = peft_files.load_adapters(cfg.reward_model, model)
-        if judge.head is None:
-            raise ConfigError(
-                f"config.reward_model: {cfg.reward_model} has no head; expected the "
-                "adapters of a reward model"
-            )
-    elif cfg.reward_model is not None:
+    found = {}
+    for key in ("policy_adapter", "reward_model"):
+        folder = getattr(cfg, key)
+        if folder is not None and (key == "policy_adapter" or is_adapter(folder)):
+            found[key] = peft_files.load_adapters(folder, model)
+    if "reward_model" in found and found["reward_model"].head is None:
+        raise ConfigError(
+            f"config.reward_model: {cfg.reward_model} has no head; expected the "
+            "adapters of a reward model"
+        )
+    return found
+
+
+def make_start(
+    cfg: RunConfig, model: DecoderConfig, params, adapters: dict[str, Loaded], mesh
+) -> Start:
+    """The roles of a run, from the policy's parameters and what `read_adapters` found.
+
+    Reads a reward model that is a model of its own.
+    """
+    judge = adapters.get("reward_model")
+    if judge is None and cfg.reward_model is not None:
         judge = reward_model.load_reward_model(cfg.reward_model, cfg.dtype, mesh)
     if cfg.lora is None:
         return whole_start(params, judge, cfg.remat)
-    if cfg.policy_adapter is not None:
-        own = peft_files.load_adapters(cfg.policy_adapter, model)
+    own = adapters.get("policy_adapter")
     return adapted_start(model, params, cfg.lora, judge, own, mesh)
 
 

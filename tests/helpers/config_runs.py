@@ -70,7 +70,7 @@ TINY_PPO = (
 PPO = dict.fromkeys(("default", "mini", "faithful"), TINY_PPO) | dict.fromkeys(
     ("prm800k", "metamath"), f"{TINY_PPO} ppo.fit_critic=8"
 )
-PPO["qlora"] = f"{TINY_PPO} ppo.fit_critic=8 lora.rank=2 optimizer.lr=0.1"
+PPO["qlora"] = f"{TINY_PPO} ppo.fit_critic=8 lora.rank=2 optimizer.lr=0.1 mesh.tensor=1"
 # variant -> (shapes of rows, overrides); frozen: nothing or what the config says
 REWARD = {
     "default": (

@@ -21,6 +21,7 @@ from research import launch, slice_runs
 ROOT = Path(__file__).parents[2]
 SLICE = ("--name=ppo", "--zone=us-west4-a")
 NEW = (*SLICE, "--tpu=v5p-16")  # two hosts
+ONE = (*SLICE, "--tpu=v5e-4")  # one
 FIRST = [  # all that a launch does on a new slice, and looking at it in between
     "create", "describe", "describe", "status", "scp", "unpack", "install", "start",
 ]  # fmt: skip
@@ -102,8 +103,9 @@ def test_dry_runs_of_the_rest(run, cloud, flag, verbs):
     "arguments, job, message",
     [
         ([*NEW], ("x", "--workdir=gs://b"), "expected gs://BUCKET/NAME, got 'gs://b'"),
-        ([*NEW, "--spot"], EXPERIMENT, "--spot: a preempted slice takes its disks"),
-        ([*NEW], GS(*EXPERIMENT), "research.run keeps its stages on a local disk"),
+        ([*ONE, "--spot"], EXPERIMENT, "--spot: a preempted slice takes its disks"),
+        ([*ONE], GS(*EXPERIMENT), "research.run keeps its stages on a local disk"),
+        ([*NEW], EXPERIMENT, "research.run works on one host, this slice has 2"),
         (["--zone=us-west4-a"], ("x",), "--name: missing"),
         (["--name=ppo"], ("x",), "--zone: missing"),
         (["--name=-x", "--zone=us-west4-a"], ("x",), "--name: expected lower-case"),
@@ -133,6 +135,22 @@ def test_wrong_input_is_one_line_and_nothing_is_done(
         assert len(errors) == 1 and errors[0].startswith("error: "), said
         assert message in errors[0]
     assert cloud.calls() == []
+
+
+@pytest.mark.parametrize(
+    "slice, command, more",
+    [
+        (NEW, "python -m train.ppo --workdir=gs://bucket/x", ("--distributed=auto",)),
+        (ONE, "python -m train.ppo --workdir=gs://bucket/x", ()),
+        (NEW, "python -m train.sft --distributed=off", ()),
+        (NEW, "python -m train.dpo --coordinator=a:1 --num-processes=2", ()),
+        (NEW, "bash job.sh", ()),
+    ],
+)
+def test_processes_on_several_hosts_find_one_another(slice, command, more):
+    """Else each would make a run of its own, in the same folder."""
+    values, words = launch.parse(["launch", *slice, "--", *command.split()])
+    assert launch.read_request(values, words).command == (*words, *more)
 
 
 def test_the_slice_gets_what_is_committed(run, repository, tmp_path):

@@ -25,7 +25,7 @@ from train.optim import OptimizerConfig, make_optimizer
 from train.plan import define_flags, main, read_config
 from train.plan_pieces import Given, abstract_params, abstract_state
 from train.plan_runs import on_tpu, pieces
-from train.plan_search import changed, search
+from train.plan_search import candidates, changed, micro_batches, search
 from train.plan_terms import shard_bytes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -168,7 +168,7 @@ def test_search_takes_the_fastest_that_fits():
         fits = cfg.remat != "none" or cfg.accum > 1
         return made_plan(needed=(10 if fits else 20) * GIB)
 
-    found = search(sft_config(), where, fake, tries=6)
+    found = search(sft_config(batch_size=64), where, fake, tries=6)
     assert found.best.fits
     assert seen[:2] == [(1, 1, "none"), (1, 1, "dots")]
     assert (1, 1, "full") not in seen and (1, 2, "dots") not in seen
@@ -192,7 +192,7 @@ def test_search_skips_what_must_lack_memory():
             function = made.functions[0]._replace(parts=parts)
             return made._replace(functions=(function,))
 
-        search(sft_config(), where, fake, tries=6)
+        search(sft_config(batch_size=64), where, fake, tries=6)
         return tried
 
     at_once = [(1, 1, remat) for remat in ("none", "dots", "full")]
@@ -209,6 +209,16 @@ def test_exit_codes_tell_whether_it_fits(monkeypatch, capsys):
         code, out, _ = command(capsys, *flags)
         assert code == expected
         assert json.loads(out)["fits"] == (code == 0)
+
+
+def test_search_splits_rows_evenly_and_keeps_how_columns_are_split():
+    for rows in range(1, 300):
+        parts = micro_batches(rows)
+        assert parts[0] == 1 and all(rows % n == 0 for n in parts)
+    assert micro_batches(72) == [1, 2, 3, 6, 9, 18, 36, 72]
+    mesh = dataclasses.replace(sft_config().mesh, sequence=4)
+    for split, _, _ in candidates(sft_config(mesh=mesh), parse_slice("v5e:4x4")):
+        assert split["sequence"] == 4 and split["fsdp"] * split["tensor"] == 4
 
 
 def test_search_changes_how_and_not_what():

@@ -305,4 +305,4 @@ def test_folders_of_adapters_are_told_from_models(files):
         check_adapted(run, cfg)
     run = dataclasses.replace(run, lora=LORA, reward_model=str(root / "start"))
     with pytest.raises(ConfigError, match=r"config\.reward_model: .* has no head"):
-        ppo_run.make_start(run, cfg, None, None)
+        ppo_run.read_adapters(run, cfg)
