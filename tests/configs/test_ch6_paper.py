@@ -6,7 +6,13 @@ from helpers.config_runs import run_shipped, shipped
 
 @pytest.mark.parametrize(
     ("path", "variant"),
-    shipped(lambda name: name.startswith("ch6_") and ":paper" in name),
+    shipped(
+        lambda name: name.startswith("ch6_") and ":paper" in name,
+        # One of each kind of data is enough for every day.
+        slow=lambda name: (
+            not name.endswith((":paper", ":paper_metamath", ":paper_apps"))
+        ),
+    ),
 )
 def test_every_paper_variant_runs(path, variant, tmp_path):
     """Exit code 0, a report, and a second run that has nothing left to do."""

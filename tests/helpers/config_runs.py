@@ -136,6 +136,17 @@ EASY_TO_HARD = {
 } | paper_runs.OVERRIDES
 
 
+RECITE = dict.fromkeys(
+    ("mini", "report", "smoke"),
+    "seeds=(0,) miniature.world.persons=24 miniature.one_hop=4 miniature.two_hop=3 "
+    "miniature.reading_rounds=1 miniature.rounds=1 miniature.repeats=1 "
+    "miniature.readings=6 model.d_model=32 model.n_layers=2 model.n_heads=2 "
+    "model.n_kv_heads=2 model.d_ff=64 methods.paths=2 methods.counts=(1,2) "
+    "methods.recitation_tokens=12 methods.robust_questions=2 methods.robust_paths=1 "
+    "methods.exemplar_seeds=2 methods.slots=8 hinted.passages=6 hinted.each=1",
+)
+
+
 def variants(path) -> list[str]:
     """The names in VARIANTS, all of which get_config must build."""
     module = importlib.import_module(f"configs.{path.stem}")
@@ -147,10 +158,13 @@ def variants(path) -> list[str]:
     return list(module.VARIANTS)
 
 
-def shipped(belongs):
-    """Parameters (path, variant) of the shipped configs whose id `belongs`."""
+def shipped(belongs, slow=lambda name: False):
+    """Parameters (path, variant) of the shipped configs whose id `belongs`.
+
+    Those that are `slow` run with `make test-slow`.
+    """
     return [
-        pytest.param(path, variant, id=name)
+        pytest.param(path, variant, id=name, marks=[pytest.mark.slow] * slow(name))
         for path in sorted(CONFIGS.glob("*.py"))
         if path.stem != "__init__"
         for variant in variants(path)
@@ -318,6 +332,20 @@ def run_easy_to_hard(config, variant, settings, folder):
     assert again.code == 0 and "running" not in again.out
 
 
+def run_recite(config, variant, settings, folder):
+    # The others are the same, made so tiny, and share a folder: stages run once.
+    work = folder.parent / ("smoke" if variant == "smoke" else "recite")
+    command = [config, "--jobs=1", *overrides(settings), f"--workdir={work}"]
+    done = call(research_run, *command)
+    assert done.code == 0, done.err
+    for name in ("base", "model", "hinted"):
+        (model,) = work.glob(f"stages/{name}-0/*/hf")
+        from_pretrained(model)
+    check_report(work, "Recitation-augmented generation")
+    again = call(research_run, *command)
+    assert again.code == 0 and "running" not in again.out
+
+
 def check_report(work, title):
     """One page without requests; one set of numbers in three files; legal verdicts."""
     page = Page()
@@ -407,5 +435,6 @@ RUNS = {
     "ppo": (run_ppo, PPO),
     "reward": (run_reward, REWARD),
     "sft": (run_sft, SFT),
+    "ch4_recite": (run_recite, RECITE),
     "ch6_easy_to_hard": (run_easy_to_hard, EASY_TO_HARD),
 }

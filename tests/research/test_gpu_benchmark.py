@@ -19,6 +19,7 @@ def record():
     return gpu.check(gpu.TINY, PEAK)
 
 
+@pytest.mark.slow
 def test_all_three_run(record):
     """Rates are counts over seconds, shares are rates over what the device can do."""
     sizes, checks = gpu.TINY, record["checks"]
@@ -33,6 +34,7 @@ def test_all_three_run(record):
     assert moved == pytest.approx(decode["read_bytes"])
 
 
+@pytest.mark.slow
 def test_flops_of_an_update(record):
     """Six per parameter of a product and token, and causal attention's."""
     cfg, sizes = gpu.TINY.model, gpu.TINY
@@ -65,6 +67,7 @@ def test_the_full_size_is_that_of_llama_3_2_1b():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 1_235_814_400
 
 
+@pytest.mark.slow
 def test_table_and_record(record, tmp_path):
     """The table has every check; the record is named by date and device."""
     table = gpu.table(record)

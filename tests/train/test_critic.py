@@ -114,6 +114,7 @@ def test_a_run_begins_with_the_fitted_critic():
     assert explained(cfg, tiny_ppo.value()) > explained(plain, tiny_ppo.value())
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_its_critic(tmp_path):
     """Equality, bit by bit, with a run in one go; the head is fitted once."""
     reward_fn = tiny_ppo.rewards(tiny_ppo.token_reward(tiny_ppo.TABLE))
