@@ -238,7 +238,7 @@ SMALL = (
     "--config.ppo.accum=1", "--config.ppo.max_new_tokens=6", "--config.ppo.epochs=1",
     "--config.ppo.fit_critic=8", "--config.sampling.slots=4",
     "--config.loop.tensorboard=False", "--config.loop.progress=False",
-    "--config.dtype=float32", "--config.lora.rank=2",
+    "--config.dtype=float32", "--config.lora.rank=2", "--config.mesh.tensor=1",
 )  # fmt: skip
 
 
