@@ -82,19 +82,10 @@ def train(
     }
 
 
-def pretrain(
-    folder: Path,
-    *,
-    data: StageResult,
-    model: ModelSize,
-    training: Training,
-    dtype: str,
-    seed: int,
-) -> dict:
-    """Stage: a base model, from scratch, on the world's facts."""
-    tokenizer = load_tokenizer(data.folder / "tokenizer")
-    cfg = DecoderConfig(
-        vocab_size=tokenizer.vocab_size,
+def small_decoder(model: ModelSize, vocab_size: int, dtype: str) -> DecoderConfig:
+    """The decoder of a miniature, to be trained from scratch."""
+    return DecoderConfig(
+        vocab_size=vocab_size,
         d_model=model.d_model,
         n_layers=model.n_layers,
         n_heads=model.n_heads,
@@ -106,6 +97,20 @@ def pretrain(
         init_std=model.init_std,
         dtype=dtype,
     )
+
+
+def pretrain(
+    folder: Path,
+    *,
+    data: StageResult,
+    model: ModelSize,
+    training: Training,
+    dtype: str,
+    seed: int,
+) -> dict:
+    """Stage: a base model, from scratch, on the world's facts."""
+    tokenizer = load_tokenizer(data.folder / "tokenizer")
+    cfg = small_decoder(model, tokenizer.vocab_size, dtype)
     examples = []
     for record in read_records(data.folder / "facts.jsonl"):
         ids = tokenizer.encode(record.row["text"])

@@ -67,17 +67,7 @@ def _from_scratch(size: ModelSize, data: Handle) -> DecoderConfig:
     task = data.inputs["task"]
     coded = data.fn is coding.make_world
     words = programs.vocabulary() if coded else arithmetic.vocabulary(task.world)
-    return DecoderConfig(
-        vocab_size=len(words) + SPECIAL,
-        d_model=size.d_model,
-        n_layers=size.n_layers,
-        n_heads=size.n_heads,
-        n_kv_heads=size.n_kv_heads,
-        head_dim=size.d_model // size.n_heads,
-        d_ff=size.d_ff,
-        max_position=size.max_position,
-        tie_embeddings=True,
-    )
+    return generators.small_decoder(size, len(words) + SPECIAL, "float32")
 
 
 # --- counts -------------------------------------------------------------------------

@@ -12,12 +12,10 @@ from data.worlds import encyclopedia
 from data.worlds.encyclopedia import World
 from data.worlds.sentences import sentence_tokenizer
 from models import decoder
-from models.config import DecoderConfig
-from research.easy_to_hard.generators import train
+from research.easy_to_hard.generators import small_decoder, train
 from research.easy_to_hard.settings import ModelSize, Training
 from research.easy_to_hard.weights import load
 from research.recite import documents
-from research.recite.prompts import Item
 from research.recite.records import write_items
 from research.stages import StageResult
 from train.keys import purpose_key
@@ -90,19 +88,7 @@ def pretrain(
 ) -> dict:
     """Stage: a decoder from scratch, on the passages and on reading."""
     tokenizer = load_tokenizer(data.folder / "tokenizer")
-    cfg = DecoderConfig(
-        vocab_size=tokenizer.vocab_size,
-        d_model=model.d_model,
-        n_layers=model.n_layers,
-        n_heads=model.n_heads,
-        n_kv_heads=model.n_kv_heads,
-        head_dim=model.d_model // model.n_heads,
-        d_ff=model.d_ff,
-        max_position=model.max_position,
-        tie_embeddings=True,
-        init_std=model.init_std,
-        dtype=dtype,
-    )
+    cfg = small_decoder(model, tokenizer.vocab_size, dtype)
     params = decoder.init_params(cfg, purpose_key(jax.random.key(seed), "base"))
     examples = _corpus(tokenizer, task, seed, task.reading_rounds, formats=False)
     return train(folder, cfg, params, examples, training, seed, tokenizer)
@@ -138,9 +124,3 @@ def _corpus(tokenizer, task: Miniature, seed: int, rounds: int, *, formats: bool
         formats=formats,
         longest=task.exemplars,
     )
-
-
-def shown(items: list[Item], count: int, seed: int) -> list[Item]:
-    """`count` exemplars at random; a larger count begins with those of a smaller."""
-    rng = np.random.default_rng([seed, 7])
-    return [items[i] for i in rng.permutation(len(items))[:count]]
