@@ -186,7 +186,7 @@ def mini(c):
                 kl=dict(coef=0.01),
             ),
             optimizer=dict(lr=3e-4, warmup=0.05, end_factor=0.1, b2=0.98, eps=1e-5),
-            eval_every=10,
+            eval_every=5,
         ),
     )
     c.coding = programs()
@@ -355,7 +355,7 @@ def further(c, temperature, rest_temperature, lr, minibatch, kl):
             optimizer=dict(
                 lr=lr, warmup=0.01, end_factor=0.01, b2=0.95, eps=1e-5, frozen=PARTS
             ),
-            eval_every=10,
+            eval_every=5,
         ),
         value_frozen=SCORED_PARTS,
         dpo_accum=2,
