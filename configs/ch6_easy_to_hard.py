@@ -355,7 +355,7 @@ def further(c, temperature, rest_temperature, lr, minibatch, kl):
             optimizer=dict(
                 lr=lr, warmup=0.01, end_factor=0.01, b2=0.95, eps=1e-5, frozen=PARTS
             ),
-            eval_every=5,
+            eval_every=10,
         ),
         value_frozen=SCORED_PARTS,
         dpo_accum=2,
