@@ -298,7 +298,7 @@ def test_no_prompts():
 
 
 def test_compilations_are_bounded():
-    """Ragged workloads compile one decode, and one insert and prefill per bucket."""
+    """Ragged workloads of short prompts have one decode, one insert, one prefill."""
     functions = (slots.decode, slots.insert, slots.prefill)
     rules = Sampling(temperature=0.9)
 
@@ -311,8 +311,8 @@ def test_compilations_are_bounded():
         return [f._cache_size() - b for f, b in zip(functions, before, strict=True)]
 
     decodes, inserts, prefills = compiled()
-    # Prefill and insert: widths 8 and 12 by rows 1 and 2.
-    assert decodes == 1 and inserts <= 4 and prefills <= 4
+    # However long the prompts, and however many are left for the last group.
+    assert (decodes, inserts, prefills) == (1, 1, 1)
     assert compiled() == [0, 0, 0]
 
 
