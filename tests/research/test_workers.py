@@ -10,6 +10,7 @@ import time
 import pytest
 
 from research.run import count_jobs
+from research.workers import environment
 from train.cli import BAD_INPUT, OK, PREEMPTED
 from train.errors import ConfigError
 
@@ -166,3 +167,14 @@ def test_jobs_come_from_the_command_line_or_from_the_config(monkeypatch):
     assert count_jobs(2, None) == 1
     with pytest.raises(ConfigError, match="--jobs: 2 processes"):
         count_jobs(1, 2)
+
+
+def test_workers_share_cores_by_not_spreading_products():
+    """With a core each, or fewer; else, and where the flag is set, as outside."""
+    flag = "--xla_cpu_multi_thread_eigen"
+    spread, told = {"XLA_FLAGS": "--a=1", "B": "2"}, {"XLA_FLAGS": f"{flag}=true"}
+    assert environment(spread, 1, 2) == spread and environment(told, 2, 2) == told
+    for jobs in (2, 3):
+        shared = environment(spread, jobs, 2)
+        assert shared == {"XLA_FLAGS": f"--a=1 {flag}=false", "B": "2"}
+    assert environment({}, 1, 1) == {"XLA_FLAGS": f"{flag}=false"}
