@@ -14,7 +14,11 @@ prm800k, metamath: Llemma-7B at the thesis's settings (chapter 6; appendix of th
       --config.reward_model=DIR --config.prompts=FILE.jsonl \
       --config.validation=FILE.jsonl --workdir=runs/ppo_prm800k
   TPU v5p, 64 chips; not measured yet. Expect `eval/accuracy` near 0.29 on MATH500.
-faithful: prm800k with the quirks of the original code.
+  Answers are compared by MATH's rules (`rewards.equal`).
+faithful: prm800k with the quirks of the original code, but for its penalty of the
+  form: there, up to 1 is taken off where the solution before "# Answer" does not
+  state the answer, in a box, as $answer$ (half) or as it is (a quarter left). Here, as
+  in prm800k, only responses that were cut at their budget pay.
 qlora: policy, critic and reward model as adapters of rank 64 over one base in 4 bits,
   which is the reference; the reward model is the adapter/ of a run of train.reward.
   python -m train.ppo --config=configs/ppo.py:qlora --config.policy=DIR \
@@ -29,6 +33,7 @@ qlora: policy, critic and reward model as adapters of rank 64 over one base in 4
 from ml_collections import config_dict
 
 VARIANTS = ("default", "mini", "prm800k", "metamath", "faithful", "qlora")
+MATH = "research.grading.equivalence:equivalent"  # \frac{1}{2} is \frac12 and 0.5
 
 
 def get_config(variant="default"):
@@ -45,6 +50,7 @@ def get_config(variant="default"):
         answer=1.0,
         unavailable=0.25,
         marker="# Answer",
+        equal=config_dict.placeholder(str),  # "module:function"; None: the same words
         process=1.0,
         scheme="min",
         upper=0.5,
@@ -142,6 +148,7 @@ def prm800k(c):
     c.dtype = "bf16_compute"
     c.remat = "dots"
     c.export_dtype = "bfloat16"
+    c.rewards.equal = MATH
     c.sampling.update(temperature=0.7, top_k=50, slots=512)
     c.ppo.update(iterations=500, prompts=512, max_new_tokens=768, minibatch=64)
     c.ppo.update(whiten_rewards=True, fit_critic=512)

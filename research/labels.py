@@ -239,7 +239,7 @@ def continuations(
 
     A prefix without room for one token more gets empty continuations.
     """
-    limit = cfg.context if max_length is None else max_length
+    limit = cfg.longest(max_length)
 
     def encode(prompt, part):
         ids = list(encode_prompt(prompt))

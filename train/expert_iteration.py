@@ -1,89 +1,17 @@
-"""Loops with slots: sample, score, select, train, evaluate; again from the new policy.
+"""What a policy's own samples become data by: for ReST-EM, and for iterative DPO.
 
 ReST-EM (arXiv 2312.06585): keep the correct samples, each once, at most so many of a
-problem, and fine-tune the base on them; every round samples from the last policy and
-trains from the base. Iterative DPO: draw pairs of samples whose scores differ, and go
-on from the last policy, which is also the reference. The two differ in their slots.
+problem (`select`), and fine-tune the base on them; every round samples from the last
+policy and trains from the base. Iterative DPO: draw pairs of samples whose scores
+differ (`preference_rows`), and go on from the last policy, which is also the reference.
+The rounds are stages of an experiment, see `research.easy_to_hard.policies`.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-
-from data.errors import DataError
-
-
-@dataclasses.dataclass(frozen=True)
-class Slots:
-    """What a round is made of; each is a function, and may memoise what it returns.
-
-    `number` is that of the round, from 1 on; a policy is whatever `train` returns. Only
-    `len` is asked of what `select` returns.
-    """
-
-    sample: Callable[[Any, int], Any]  # (policy, number) -> samples
-    score: Callable[[Any, int], Any]  # (samples, number) -> scores
-    select: Callable[[Any, Any, int], Any]  # (samples, scores, number) -> data
-    train: Callable[[Any, Any, int], Any]  # (start, data, number) -> policy
-    evaluate: Callable[[Any, int], float]  # (policy, number) -> e.g. accuracy
-
-
-class Round(NamedTuple):
-    """One round: the policy it ended with, its value, how much data it trained on."""
-
-    number: int  # 0: the base, before any round
-    policy: Any
-    value: float
-    selected: int
-
-
-class Rounds(NamedTuple):
-    """All rounds, the base first, and the earliest of those with the highest value."""
-
-    rounds: tuple[Round, ...]
-    best: Round
-
-
-def one_round(slots: Slots, number: int, policy, start) -> Round:
-    """Samples from `policy`, and trains `start` on what is selected.
-
-    Raises DataError where nothing is.
-    """
-    samples = slots.sample(policy, number)
-    data = slots.select(samples, slots.score(samples, number), number)
-    if not len(data):
-        raise DataError(f"round {number}: no sample passed the selection")
-    trained = slots.train(start, data, number)
-    return Round(number, trained, slots.evaluate(trained, number), len(data))
-
-
-def expert_iteration(
-    rounds: int, base, slots: Slots, *, restart: bool = True
-) -> Rounds:
-    """`rounds` rounds from `base`, and the choice of one by its value.
-
-    restart: train from the base each round (ReST-EM); else from the last policy
-    (iterative DPO). The thesis chooses by validation accuracy, strict improvement only.
-    """
-    done = [Round(0, base, slots.evaluate(base, 0), 0)]
-    for number in range(1, rounds + 1):
-        policy = done[-1].policy
-        done.append(one_round(slots, number, policy, base if restart else policy))
-    return Rounds(tuple(done), best_round(done))
-
-
-def best_round(rounds: Sequence[Round]) -> Round:
-    """The earliest round of the highest value; one that is NaN is never better."""
-    best = rounds[0]
-    for other in rounds[1:]:
-        if other.value > best.value or (
-            math.isnan(best.value) and not math.isnan(other.value)
-        ):
-            best = other
-    return best
 
 
 def select(

@@ -21,12 +21,14 @@ from train.mesh import column_parts
 class Loss(NamedTuple):
     """sum / weight is the loss; float32 scalars.
 
-    `extras` maps the name of a metric to its own (sum, weight).
+    `extras` maps the name of a metric to its own (sum, weight); `maxima` that of one
+    whose greatest value counts, a number >= 0.
     """
 
     sum: jax.Array
     weight: jax.Array
     extras: Mapping[str, tuple[jax.Array, jax.Array]] = {}
+    maxima: Mapping[str, jax.Array] = {}
 
 
 def token_nll(

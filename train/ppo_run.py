@@ -44,6 +44,7 @@ from train.distributed import by_first
 from train.errors import ConfigError
 from train.loop import LoopConfig
 from train.lora import LoRASettings, check_lora
+from train.named import named_function
 from train.optim import OptimizerConfig
 from train.ppo import best_state, ppo
 from train.ppo_config import PPOConfig
@@ -57,15 +58,19 @@ REWARDS = ("answer", "process", "model", "missing_eos", "length")
 class RewardSettings:
     """Weights of the rewards of `train.rewards`, 0 to leave one out; their parameters.
 
-    `answer` compares the text behind `marker` with the prompt's answer; `process` and
-    `model` need a reward model; `model` is read `at` the EOS, where models of pairs
-    learned it, or at the answer's last token before it, as outcome models did. Steps of
-    a response end with `separator`.
+    `answer` compares the text behind `marker` with the prompt's answer: as words, or by
+    the function `equal`, "package.module:function", of (answer, truth), which also
+    counts for `eval/accuracy`. A response without an answer gets 0; one to a prompt
+    without a known one `unavailable`. `process` and `model` need a reward model;
+    `model` is read `at` the EOS, where models of pairs learned it, or at the answer's
+    last token before it, as outcome models did. Steps of a response end with
+    `separator`.
     """
 
     answer: float = 1.0
     unavailable: float = 0.25
     marker: str = "# Answer"
+    equal: str | None = None
     process: float = 0.0
     scheme: Literal["min", "prod"] = "min"
     upper: float = fraction(0.5)
@@ -137,13 +142,17 @@ class Problems(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """All that a run needs except the weights."""
+    """All that a run needs except the weights.
+
+    equal: (answer, truth) -> whether they say the same.
+    """
 
     model: DecoderConfig
     tokenizer: Tokenizer
     sampling: Sampling
     problems: Problems
     validation: Problems | None
+    equal: Callable[[str, str], bool]
 
 
 def prepare(cfg: RunConfig) -> Prepared:
@@ -180,7 +189,7 @@ def prepare(cfg: RunConfig) -> Prepared:
             sampler.check_prompts(context, prompts, (), budgets, name=name)
         return Problems(prompts, answers)
 
-    rules = dataclasses.asdict(cfg.sampling)
+    rules, equal = dataclasses.asdict(cfg.sampling), cfg.rewards.equal
     del rules["slots"]
     return Prepared(
         model,
@@ -188,6 +197,7 @@ def prepare(cfg: RunConfig) -> Prepared:
         Sampling(**rules, eos_ids=tokenizer.stop_ids),
         load(cfg.prompts),
         None if cfg.validation is None else load(cfg.validation),
+        same_words if equal is None else named_function(equal, "config.rewards.equal"),
     )
 
 
@@ -237,25 +247,24 @@ def answer_of(tokenizer: Tokenizer, ids: list[int], marker: str) -> str | None:
     return " ".join(answer.split()) if found else None
 
 
+def same_words(answer: str, truth: str) -> bool:
+    """Whether two texts are equal but for white space."""
+    return answer.split() == truth.split()
+
+
 def make_correct(
-    tokenizer: Tokenizer, problems: Problems, marker: str
+    ready: Prepared, problems: Problems, marker: str
 ) -> Callable[[list[int], int], bool | None]:
-    """(response ids, prompt id) -> whether the answer is the known one, as text."""
-
-    def correct(ids, prompt_id):
-        truth = problems.answers[prompt_id]
-        if truth is None:
-            return None
-        return answer_of(tokenizer, ids, marker) == " ".join(truth.split())
-
-    return correct
+    """(response ids, prompt id) -> whether the answer is the known one."""
+    found = partial(answer_of, ready.tokenizer, marker=marker)
+    return rewards.known_answer(found, problems.answers, ready.equal)
 
 
 def make_rewards(cfg: RewardSettings, ready: Prepared, score):
     """The reward function of the settings; `score` may be None where none is used."""
     tokenizer = ready.tokenizer
     places = partial(step_places, tokenizer, separator=cfg.separator, until=cfg.marker)
-    known = make_correct(tokenizer, ready.problems, cfg.marker)
+    known = make_correct(ready, ready.problems, cfg.marker)
     made = {
         "answer": lambda: rewards.final_answer(known, unavailable=cfg.unavailable),
         "process": lambda: rewards.process(
@@ -290,7 +299,7 @@ def make_evaluate(cfg: RunConfig, ready: Prepared):
             f"config.validation: prompt {number} of {cfg.validation} has no answer"
         )
     greedy = Sampling(temperature=0.0, eos_ids=ready.sampling.eos_ids)
-    correct = make_correct(ready.tokenizer, problems, cfg.rewards.marker)
+    correct = make_correct(ready, problems, cfg.rewards.marker)
 
     def evaluate(params) -> dict[str, float]:
         rollout = sampler.generate(

@@ -200,7 +200,8 @@ def policy_loss(cfg: PPOConfig, score: Callable, params, batch: Batch, *frozen) 
         "ratio_error": (jnp.sum(jnp.abs(ratio - 1) * mask), count),
         "approx_kl": (jnp.sum((ratio - 1 - distance) * mask), count),
     }
-    return Loss(jnp.sum(losses * mask), _weight(cfg, mask), extras)
+    largest = {"largest_ratio_error": jnp.max(jnp.abs(ratio - 1) * mask)}
+    return Loss(jnp.sum(losses * mask), _weight(cfg, mask), extras, largest)
 
 
 def value_loss(cfg: PPOConfig, score: Callable, params, batch: Batch, *frozen) -> Loss:
@@ -307,12 +308,15 @@ def explained_variance(returns, values, mask):
 def over_minibatches(metrics: Mapping) -> dict:
     """Metrics stacked over the updates of an iteration as one: pairs are summed.
 
-    first_ratio_error is that of the first update: rounding, unless something is wrong.
+    first_ratio_error is the largest of a token in the first update: rounding, unless
+    something is wrong.
     """
-    row = {"first_ratio_error": tuple(x[0] for x in metrics["ratio_error"])}
+    row = {"first_ratio_error": metrics["largest_ratio_error"][0]}
     for name, value in metrics.items():
         if isinstance(value, tuple):
             row[name] = tuple(jnp.sum(x) for x in value)
+        elif name.startswith("largest"):
+            row[name] = jnp.max(value)
         else:
             row[name] = value[-1] if name.endswith("lr") else jnp.mean(value)
     return row

@@ -96,6 +96,31 @@ def place(lands: Lands, values, rollout: Rollout) -> np.ndarray:
     return credit * rollout.mask
 
 
+def known_answer(
+    answer_of: Callable[[list[int]], str | None],
+    truths: Sequence[str | None],
+    equal: Callable[[str, str], bool],
+) -> Callable[[list[int], int], bool | None]:
+    """(response ids, prompt id) -> whether its answer is the known one.
+
+    None where no truth is known; but a response without an answer is wrong there, too:
+    what `final_answer` pays for the unknown is not for stopping.
+
+    Args:
+      answer_of: response ids -> its answer, None or blank where it has none.
+      truths: the answer of each prompt, None where it is unknown.
+      equal: (answer, truth) -> whether they say the same.
+    """
+
+    def correct(ids, prompt_id):
+        answer, truth = answer_of(ids), truths[prompt_id]
+        if not answer:
+            return False
+        return None if truth is None else bool(equal(answer, truth))
+
+    return correct
+
+
 def final_answer(
     correct: Callable[[list[int], int], bool | None], *, unavailable: float = 0.25
 ) -> Reward:

@@ -36,7 +36,7 @@ def make_train_step(
 
     Returns:
       metrics: device scalars: "loss" and each of the loss's extras as (sum, weight),
-      "grad_norm" of the trainable parameters before clipping, "lr".
+      its maxima, "grad_norm" of the trainable parameters before clipping, "lr".
     """
 
     def step(state: TrainState, batch, *constants):
@@ -47,7 +47,8 @@ def make_train_step(
 
         def loss_sum(trainable, batch):
             loss = loss_fn(merge(trainable, frozen), batch, *constants, **keyed)
-            return loss.sum, Loss(loss.sum, loss.weight, dict(loss.extras))
+            loss = loss._replace(extras=dict(loss.extras), maxima=dict(loss.maxima))
+            return loss.sum, loss
 
         grad_fn = jax.grad(loss_sum, has_aux=True)
         if accum == 1:
@@ -60,6 +61,7 @@ def make_train_step(
         metrics = {
             "loss": (loss.sum, loss.weight),
             **loss.extras,
+            **loss.maxima,
             "grad_norm": optax.tree_utils.tree_norm(grads),
             "lr": optimizer.lr(state.step),
         }
@@ -131,7 +133,9 @@ def _accumulate(grad_fn, trainable, batch, accum: int):
 
     def add(total, micro):
         part = grad_fn(trainable, micro)
-        return jax.tree.map(lambda t, p: t + p.astype(jnp.float32), total, part), None
+        largest = jax.tree.map(jnp.maximum, total[1].maxima, part[1].maxima)
+        total = jax.tree.map(lambda t, p: t + p.astype(jnp.float32), total, part)
+        return (total[0], total[1]._replace(maxima=largest)), None
 
     micros = jax.tree.map(deal, batch)
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), micros)

@@ -2,12 +2,14 @@
 
 A program passes a test when what it prints is what is expected, or, where the problem
 asks for a function, when the call returns it. Expected results never enter the sandbox.
+Programs may use the standard library and numpy; other packages are not there.
 """
 
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -24,7 +26,12 @@ from models.config import DType, Remat
 from models.sampler import generate
 from models.sampling import Sampling
 from research.easy_to_hard import generators
-from research.easy_to_hard.outcome import score_programs, train_outcome
+from research.easy_to_hard.outcome import (
+    OutcomeTraining,
+    score_programs,
+    train_outcome,
+)
+from research.easy_to_hard.published import BadRows
 from research.easy_to_hard.settings import Sampled, Training
 from research.easy_to_hard.weights import devices, load
 from research.sandbox.limits import Limits
@@ -72,14 +79,15 @@ class Apps:
     `cases` bounds the tests that are run for a program that the outcome model learns
     from or is measured on, `solutions` those that are trained on per problem; answers
     to test problems run all tests. The thesis gives neither, nor the sampling rules.
-    `train_dtype` is that of training, if it has its own.
+    `train_dtype` is that of training, if it has its own. Problems that cannot be read
+    are an error, or with `on_bad_row` "skip" left out and counted.
     """
 
     checkpoint: str
     train: str
     test: str
     sft: Training
-    reward: Training
+    reward: OutcomeTraining
     sampled: Sampled
     test_sizes: tuple[int, ...] = apps.TEST_SIZES
     held_out: float = fraction(0.05)
@@ -96,6 +104,7 @@ class Apps:
     train_dtype: DType | None = None
     remat: Remat = "full"
     mesh: MeshConfig = MeshConfig()
+    on_bad_row: Literal["error", "skip"] = "error"
 
     def __post_init__(self):
         if len(self.test_sizes) != len(apps.DIFFICULTIES):
@@ -183,9 +192,11 @@ def read_problems(folder: Path, *, task: Apps, seed: int) -> dict:
     """Stage: checks the files and leaves train, labelled, heldout and test.jsonl.
 
     `labelled` are introductory problems whose samples the outcome model learns from,
-    a part of train; `heldout` are no part of it.
+    a part of train; `heldout` are no part of it. Returns the numbers of problems, and
+    of those that could not be read.
     """
-    everything = list(apps.read_apps(task.train))
+    bad = BadRows(task.on_bad_row)
+    everything = list(apps.read_apps(task.train, bad.report))
     rng = np.random.default_rng([seed, 63])
     easy = [p for p in everything if p.difficulty in apps.EASY and p.tests]
     easy = [easy[i] for i in rng.permutation(len(easy))]
@@ -200,12 +211,13 @@ def read_problems(folder: Path, *, task: Apps, seed: int) -> dict:
         "train": [p for p in everything if p.problem_id not in held],
         "labelled": easy[count : count + task.reward_problems],
         "heldout": easy[:count],
-        "test": apps.subsample(task.test, seed, task.test_sizes),
+        "test": apps.subsample(task.test, seed, task.test_sizes, bad.report),
     }
     for name, problems in splits.items():
         write_jsonl(folder / f"{name}.jsonl", map(apps.published_row, problems))
     save_tokenizer(load_tokenizer(task.checkpoint), folder / "tokenizer")
-    return {"counts": {name: len(problems) for name, problems in splits.items()}}
+    counts = {name: len(problems) for name, problems in splits.items()}
+    return {"counts": counts, **bad.result()}
 
 
 def finetune(
@@ -354,7 +366,14 @@ def _job(problem: AppsProblem, program: str, given) -> Job:
 
 
 def _passes(problem: AppsProblem, result, expected) -> bool:
-    """APPS's rule: equal, or for a call equal to the only thing that is expected."""
+    """Whether a result is what is expected; for a call, or the only item of that.
+
+    Published outputs of calls are often a list around the result. APPS's own checker
+    takes the first item of any such list for the result, so that to return 1 passes
+    where [1, 2, 3] is expected; here, the list has to hold nothing else. Its calls
+    compare floats as they are, and so does this; for what is printed see
+    `research.sandbox.run.passes`.
+    """
     if problem.function is None:
         return passes(result, _text(expected))
     if result.status != "ok":
@@ -363,8 +382,9 @@ def _passes(problem: AppsProblem, result, expected) -> bool:
         returned = json.loads(result.stdout)
     except (ValueError, RecursionError):
         return False
-    first = expected[0] if isinstance(expected, list) and expected else expected
-    return any(_equal(returned, wanted) for wanted in (expected, first))
+    wrapped = isinstance(expected, list) and len(expected) == 1
+    wanted = [expected, expected[0]] if wrapped else [expected]
+    return any(_equal(returned, x) for x in wanted)
 
 
 def _equal(a, b) -> bool:

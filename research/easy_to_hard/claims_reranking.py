@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from research.easy_to_hard.claims import KINDS, UNTESTED, Judges
-from research.easy_to_hard.reranked import Reranked
-from research.easy_to_hard.tables import in_group, points
+from research.easy_to_hard.claims import KINDS, Judges
+from research.easy_to_hard.findings import Contest, Finding, least, settle, untestable
+from research.easy_to_hard.reranked import LLEMMA_GREEDY, THESIS, Reranked, name_of
+from research.easy_to_hard.tables import GROUPS, in_group, points
 from research.intervals import bootstrap_of
-from research.report import Interval, Text, Verdict
+from research.report import Interval, Text
 
 
 def gains(read: Reranked, kind: str, draws) -> tuple[Interval | None, Interval | None]:
@@ -37,8 +38,43 @@ def gains(read: Reranked, kind: str, draws) -> tuple[Interval | None, Interval |
     return bootstrap_of(in_points, shares, draws), bootstrap_of(relative, shares, draws)
 
 
-def verdicts(read: Reranked, judges: Judges, draws) -> list:
-    """The verdicts; those about evaluators that are too weak are not tested."""
+def contest(read: Reranked, a: tuple, b: tuple, group: str) -> Contest:
+    """That way `a` beats way `b` on a group of problems, here and in the thesis."""
+
+    def here(way):
+        return float(read.at(way)[:, in_group(read.levels, group)].mean())
+
+    def theirs(way):
+        numbers = LLEMMA_GREEDY if way[1] == "greedy" else THESIS[way]
+        return numbers[GROUPS.index(group)]
+
+    effect = least([theirs(a) - theirs(b)])
+    names = (f"{name_of(way)}, {group} problems," for way in (a, b))
+    return Contest(next(names), here(a), next(names), here(b), effect)
+
+
+def uses(*ways: tuple) -> list[tuple]:
+    """The ways that an evaluator decides."""
+    return [way for way in ways if way[1] in KINDS]
+
+
+def cost(read: Reranked, a: tuple, b: tuple) -> str:
+    """A sentence on what two ways cost a problem, where that differs."""
+    most = read.counts[-1]
+
+    def of(way):
+        if way[1] == "greedy":
+            return "one answer"
+        if way[1] not in KINDS:
+            return f"{most} answers"
+        size = "the large" if way[1] == "large" else "an"
+        return f"{most} answers, each scored by {size} evaluator"
+
+    return f" Cost of a problem: {of(a)}; against {of(b)}." * (of(a) != of(b))
+
+
+def verdicts(read: Reranked, judges: Judges, draws, miniature: bool) -> list:
+    """The findings; those about evaluators that are too weak are not tested."""
     kinds = read.kinds
     small = [kind for kind in kinds if kind != "large"]
     main = "oprm" if "oprm" in small else small[0]
@@ -46,19 +82,29 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
     weighted, majority = ("easy", main, "weighted"), ("easy", None, "majority")
     out = []
 
-    def compare(text, a, b, group, what, *about):
+    def compare(claim, a, b, group, what):
         gain = read.difference(a, b, group, draws)
-        out.append(judges.compare(text, gain, f"{what}, {group} problems", about))
+        about = uses(a, b)
+        reasons = untestable([contest(read, a, b, group)], miniature=miniature)
+        out.append(
+            settle(
+                claim,
+                gain,
+                f"{what}, {group} problems",
+                points(gain),
+                reasons + judges.too_weak(about),
+                cost(read, a, b) + judges.said(about),
+            )
+        )
 
-    for group in ("hard", "all"):
+    for group, problems in (("hard", "hard ones"), ("all", "problems of all levels")):
         compare(
-            f"An evaluator trained on easy problems raises accuracy on {group} ones: "
+            f"An evaluator trained on easy problems raises accuracy on {problems}: "
             "weighted voting beats majority voting.",
             weighted,
             majority,
             group,
             f"{label} voting minus majority",
-            main,
         )
     compare(
         "Weighted voting beats greedy decoding on hard problems.",
@@ -66,16 +112,14 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
         ("easy", "greedy", None),
         "hard",
         f"{label} voting minus greedy",
-        main,
     )
-    out += easy_and_hard(*gains(read, main, draws), judges, main)
+    out += easy_and_hard(read, main, judges, draws, miniature)
     compare(
         "Weighted voting beats best-of-n.",
         weighted,
         ("easy", main, "best"),
         "all",
         f"{label}, voting minus best-of-n",
-        main,
     )
     for other in ("prm", "orm"):
         if main == "oprm" and other in kinds:
@@ -85,8 +129,6 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
                 ("easy", other, "weighted"),
                 "all",
                 f"OPRM minus {KINDS[other]}, voting",
-                main,
-                other,
             )
     if main == "oprm" and "large" in kinds:
         larger = ("easy", "large", "weighted")
@@ -96,7 +138,6 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
             majority,
             "all",
             "large OPRM voting minus majority of the small generator",
-            "large",
         )
         compare(
             "A larger evaluator helps a smaller generator more than one of its own "
@@ -105,8 +146,6 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
             weighted,
             "all",
             "large minus small OPRM, voting",
-            "large",
-            main,
         )
         compare(
             "A smaller evaluator still helps a larger generator.",
@@ -114,7 +153,6 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
             ("large", None, "majority"),
             "all",
             "small OPRM voting minus majority of the large generator",
-            main,
         )
     if len(kinds) == 1:
         out.append(Text("Other evaluators and sizes are in the full experiment."))
@@ -122,32 +160,50 @@ def verdicts(read: Reranked, judges: Judges, draws) -> list:
 
 
 def easy_and_hard(
-    in_points: Interval | None, relative: Interval | None, judges: Judges, kind: str
-) -> list[Verdict]:
-    """Where re-ranking helps more, counted in the thesis's two ways; see `gains`."""
+    read: Reranked, kind: str, judges: Judges, draws, miniature: bool
+) -> list[Finding]:
+    """Where re-ranking helps more, counted in the thesis's two ways; see `gains`.
+
+    Both compare a gain on easy problems with one on hard ones: where either has no
+    room, neither is tested.
+    """
+    in_points, relative = gains(read, kind, draws)
+    voting, majority = ("easy", kind, "weighted"), ("easy", None, "majority")
+    contests = [contest(read, voting, majority, group) for group in ("easy", "hard")]
+    about = uses(voting)
+    reasons = untestable(contests, miniature=miniature) + judges.too_weak(about)
     counted = (
         (
             "In points, re-ranking helps more on easy problems than on hard ones, as "
             "in the thesis's figures (6.4 against 4.9 points).",
             in_points,
-            lambda x: f"gain on easy minus gain on hard: {points(x)}.",
-            "some resample has no easy or no hard problem",
+            "gain on easy minus gain on hard",
+            points,
+            "no interval, as some resample has no easy or no hard problem",
         ),
         (
             "Relative to majority voting, re-ranking helps more on hard problems than "
             "on easy ones, as in the thesis's figures (1.26 against 1.11 times).",
             relative,
-            lambda x: (
-                f"voting over majority, hard over easy: {1 + x.value:.2f} times "
-                f"[{1 + x.low:.2f}, {1 + x.high:.2f}]."
-            ),
-            "in some resample a majority is right on no easy or no hard problem, so "
-            "that the ratio to it has no value",
+            "voting over majority, hard over easy",
+            times,
+            "no interval, as in some resample a majority is right on no easy or no "
+            "hard problem, so that the ratio to it has no value",
         ),
     )
     return [
-        Verdict(claim, UNTESTED, f"No interval: {reason}.")
-        if gain is None
-        else judges.verdict(claim, gain, evidence(gain), (kind,))
-        for claim, gain, evidence, reason in counted
+        settle(
+            claim,
+            gain,
+            what,
+            "–" if gain is None else words(gain),
+            [*reasons, *[undefined] * (gain is None)],
+            judges.said(about),
+        )
+        for claim, gain, what, words, undefined in counted
     ]
+
+
+def times(x: Interval) -> str:
+    """A ratio less 1, as a ratio."""
+    return f"{1 + x.value:.2f} times [{1 + x.low:.2f}, {1 + x.high:.2f}]"

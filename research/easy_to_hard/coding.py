@@ -25,7 +25,11 @@ from models.pretrained import from_pretrained
 from models.sampler import generate
 from models.sampling import Sampling
 from research.easy_to_hard import generators
-from research.easy_to_hard.outcome import score_programs, train_outcome
+from research.easy_to_hard.outcome import (
+    OutcomeTraining,
+    score_programs,
+    train_outcome,
+)
 from research.easy_to_hard.settings import ModelSize, Sampled, Training
 from research.stages import Handle, Plan, StageResult
 from train.keys import purpose_key
@@ -49,7 +53,7 @@ class Coding:
 
     pretrain: Training
     sft: Training
-    reward: Training
+    reward: OutcomeTraining
     sampled: Sampled
     world: ProgramWorld = ProgramWorld()
     sizes: ProgramSizes = ProgramSizes()
@@ -78,7 +82,9 @@ def declare(plan: Plan, cfg: Coding, seeds: Sequence[int], dtype: str) -> list[H
 
     Data and base are of the first seed: seeds differ in fine-tuning and sampling.
     """
-    data = plan.stage("coding-data", make_world, task=cfg, seed=seeds[0])
+    # The world is the same however often the outcome model is looked at.
+    task = dataclasses.replace(cfg, reward=cfg.reward.rest)
+    data = plan.stage("coding-data", make_world, task=task, seed=seeds[0])
     base = plan.stage(
         "coding-base",
         generators.pretrain,

@@ -220,6 +220,8 @@ def _evaluators(plan, cfg, ground, made, answers, seed, judges, scores):
         training = settings.training
         if kind == "prm" and settings.prm_training is not None:
             training = settings.prm_training
+        if size == "large" and settings.large_steps is not None:
+            training = dataclasses.replace(training, steps=settings.large_steps)
         judge = judges[f"{name} {seed}"] = plan.stage(
             f"{name}-{seed}" if name != "large" else f"oprm-large-{seed}",
             evaluators.train_evaluator,

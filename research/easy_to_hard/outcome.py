@@ -8,6 +8,7 @@ Programs come as a stage's programs.jsonl, one row per problem:
 problem's tests that each passes. A program is right when it passes all.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,26 @@ from train.calibration import auc
 from train.commands import MeshConfig
 from train.loop import LoopConfig
 from train.reward import train_reward
+from train.settings import positive
 
 DIFFICULTIES = ("introductory", "interview", "competition")
+
+
+@dataclasses.dataclass(frozen=True)
+class OutcomeTraining(Training):
+    """How an outcome model is trained: at most `epochs`, as held-out programs say.
+
+    Every `eval_every` updates they are looked at, and the model of the least loss on
+    them is kept: introductory programs are few, and soon learned by heart.
+    """
+
+    eval_every: int = positive(25)
+
+    @property
+    def rest(self) -> Training:
+        """What it shares with the training of others."""
+        kept = {f.name: getattr(self, f.name) for f in dataclasses.fields(Training)}
+        return Training(**kept)
 
 
 def train_outcome(
@@ -36,7 +55,7 @@ def train_outcome(
     base: StageResult | str,
     labelled: StageResult,
     held_out: StageResult,
-    training: Training,
+    training: OutcomeTraining,
     ratio: int,
     where: str,
     dtype: str,
@@ -47,32 +66,39 @@ def train_outcome(
     """Stage: the outcome reward model, from the base; leaves `hf`.
 
     `base` is a stage that left `hf`, or the path of a Hugging Face folder. Programs
-    that are too long for a row of training are left out.
+    that are too long for a row of training are left out. The model kept is that of the
+    least loss, at the programs' ends, on held-out programs, balanced as those that it
+    learns from. Raises DataError where either side has no problem with both kinds.
 
-    Returns its AUC on held-out introductory problems, over all programs (`auc`) and
-    within a problem (`auc_within`, the mean over problems with both kinds).
+    Returns the update that it is of (`step`), and its AUC on held-out introductory
+    problems, over all programs (`auc`) and within a problem (`auc_within`, the mean
+    over problems with both kinds): of problems that chose the update, so a little too
+    good. What a claim rests on is measured on test problems.
     """
     mesh = devices(mesh)
     loaded = load(base, dtype, remat, mesh)
     tokenizer = loaded.tokenizer
     encode = text_encoder(tokenizer)
-    rng = np.random.default_rng([seed, 30])
-    rows = [
-        row
-        for record in read_records(labelled.folder / "programs.jsonl")
-        for row in balanced(record.row, ratio, rng)
-    ]
-    if not rows:
-        raise DataError(
-            f"{labelled.folder}: every problem has programs of one kind only, all "
-            "right or all wrong; an outcome model needs both"
-        )
-    examples = [encode_steps(encode, row, where) for row in rows]
-    fitting = [e for e in examples if len(e.tokens) <= training.length]
+    problems = [r.row for r in read_records(held_out.folder / "programs.jsonl")]
+    rows = _balanced_rows(labelled, ratio, np.random.default_rng([seed, 30]))
+    held = _balanced_rows(held_out, ratio, np.random.default_rng([seed, 32]))
+
+    def encoded(rows, where):
+        made = [encode_steps(encode, row, where) for row in rows]
+        return [e for e in made if len(e.tokens) <= training.length]
+
+    fitting, judged = encoded(rows, where), encoded(held, "end")
+    for stage, kept in ((labelled, fitting), (held_out, judged)):
+        if not kept:
+            raise DataError(
+                f"{stage.folder}: no program of a problem with both kinds fits into "
+                f"reward.length, {training.length} tokens"
+            )
     fitted = train_reward(
         loaded.cfg,
         reward_model.init(loaded.cfg, loaded.params),
         fitting,
+        judged,
         length=training.length,
         pad_id=tokenizer.pad_id,
         batch_size=training.batch_size,
@@ -80,7 +106,13 @@ def train_outcome(
         seed=seed,
         optimizer=training.optimizer,
         accum=training.accum,
-        loop=LoopConfig(log_every=50, checkpoint_every=250),
+        loop=LoopConfig(
+            log_every=50,
+            eval_every=training.eval_every,
+            checkpoint_every=training.eval_every,
+            keep_best=True,
+            use_best=True,
+        ),
         workdir=folder,
         mesh=mesh,
         consume=True,
@@ -93,16 +125,36 @@ def train_outcome(
         tokenizer_files=tokenizer.files.contents,
         pad_id=tokenizer.pad_id,
     )
-    problems = [r.row for r in read_records(held_out.folder / "programs.jsonl")]
     scores = final_scores(loaded.cfg, fitted.state.params, tokenizer, problems)
     right = [[share == 1 for share in row["passed"]] for row in problems]
     return {
         "rows": len(rows),
         "dropped": len(rows) - len(fitting),
         "positive": sum(row.labels[0] for row in rows) / len(rows),
-        "steps": int(fitted.state.step),
+        "step": int(fitted.state.step),
+        "steps": max(row["step"] for row in fitted.rows),
         **ranking(scores, right),
     }
+
+
+# Stored results of the first version are of models whose last update was kept.
+train_outcome.version = 2
+
+
+def _balanced_rows(
+    stage: StageResult, ratio: int, rng: np.random.Generator
+) -> list[LabelledSteps]:
+    rows = [
+        row
+        for record in read_records(stage.folder / "programs.jsonl")
+        for row in balanced(record.row, ratio, rng)
+    ]
+    if not rows:
+        raise DataError(
+            f"{stage.folder}: every problem has programs of one kind only, all right "
+            "or all wrong; an outcome model needs both"
+        )
+    return rows
 
 
 def score_programs(

@@ -317,11 +317,7 @@ def ppo_run(
     def answer_of(ids):
         return by.final_answer(tokenizer.decode(ids))
 
-    def correct(ids, i):
-        answer = answer_of(ids)
-        if answer is None:  # not even where the truth is unknown: stopping is no answer
-            return False
-        return None if truth[i] is None else bool(by.equal(answer, truth[i]))
+    correct = rewards.known_answer(answer_of, truth, by.equal)
 
     def unfinished(rollout, prompt_ids):
         rows = range(len(prompt_ids))

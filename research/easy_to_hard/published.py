@@ -70,7 +70,7 @@ def make_math(folder: Path, *, task: MathFiles, levels: Sequence[int]) -> dict:
     if not levels or not set(levels) <= set(math500.LEVELS):
         raise DataError(f"levels: expected some of 1 to 5, got {levels}")
     tokenizer = load_tokenizer(task.checkpoint)
-    bad = _Bad(task.on_bad_row)
+    bad = BadRows(task.on_bad_row)
 
     def length(text: str) -> int:
         return len(tokenizer.encode(text))
@@ -177,10 +177,13 @@ def _step_sources(task: MathFiles, allowed, length, on_bad) -> _Sources:
     return sources
 
 
-class _Bad:
-    """Rows that could not be read: raised at once, or counted."""
+class BadRows:
+    """Rows that could not be read: raised at once, or counted.
 
-    def __init__(self, on_bad_row: str):
+    `report` is what readers take as `on_bad`.
+    """
+
+    def __init__(self, on_bad_row: Literal["error", "skip"]):
         self.places: dict[str, None] = {}
         self.report = self._add if on_bad_row == "skip" else None
 
@@ -188,6 +191,13 @@ class _Bad:
         self.places[str(error)] = None  # a file that is read twice counts once
 
     def result(self) -> dict:
+        """How many they are (`bad_rows`), and the reasons of the first (`bad`).
+
+        Says so on standard output where there are any.
+        """
+        if self.places:
+            first = next(iter(self.places))
+            print(f"left out {len(self.places)} rows that cannot be read: {first}, ...")
         return {"bad_rows": len(self.places), "bad": list(self.places)[:SHOWN]}
 
 

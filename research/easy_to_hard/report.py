@@ -11,8 +11,10 @@ from research.easy_to_hard import (
     tables_reranking,
 )
 from research.easy_to_hard.answers import read_answers
+from research.easy_to_hard.findings import Finding
 from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.settings import Policies, Sampled
+from research.easy_to_hard.summary import bare, summary
 from research.report import Report, Section, provenance, write
 from research.stages import RunInfo, StageResult
 
@@ -66,12 +68,20 @@ def write_report(
             )
         )
     if policies:
-        made.append(tables_policies.section(policies, judges, further, rules))
+        made.append(
+            tables_policies.section(
+                policies, judges, further, miniature=miniature, rules=rules
+            )
+        )
     if programs:
         judged = [stage.value for stage in program_judges]
         made.append(tables_coding.parts(programs, judged, miniature=miniature))
-    holds = Section("What holds", [x for _, verdicts in made for x in verdicts])
-    sections = [holds, *(part for part, _ in made), *generators[1:]]
+    said = [x for _, of_part in made for x in of_part]
+    findings = [x for x in said if isinstance(x, Finding)]
+    glance = Section("At a glance", summary(findings, miniature))
+    holds = [x.verdict() if isinstance(x, Finding) else x for x in said]
+    sections = [glance, Section("What holds", holds)]
+    sections += [bare(part) for part in (*(part for part, _ in made), *generators[1:])]
     where = "in miniature" if miniature else "on published problems"
     report = Report(
         f"Easy-to-hard generalization {where}",
@@ -84,7 +94,9 @@ def write_report(
             f"and {len(seeds)} seeds; so few seeds show little of how they vary."
             if len(seeds) > 1
             else "only. With one seed, how seeds vary is not known."
-        ),
+        )
+        + " A share without brackets is the same in every resample, so that these say "
+        "nothing of how it varies: all answers are right, or all are wrong.",
         sections,
     )
     write(report, folder, provenance(run_info, seeds))

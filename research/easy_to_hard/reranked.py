@@ -6,17 +6,42 @@ import numpy as np
 
 from data.records import read_records
 from research.easy_to_hard.answers import Answered
-from research.easy_to_hard.claims import KINDS
+from research.easy_to_hard.claims import KINDS, lowest
 from research.easy_to_hard.evaluators import logits_for
-from research.easy_to_hard.selection import AGGREGATIONS, aggregate, curve
+from research.easy_to_hard.selection import (
+    AGGREGATIONS,
+    MISSING,
+    Pool,
+    aggregate,
+    curve,
+)
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tables import GROUPS, in_group
 from research.intervals import bootstrap
 from research.report import Interval
+from train.calibration import auc
 
 # The thesis takes the minimum for best-of-n, and for weighted voting the product with
 # labels of people, the minimum with labels from rollouts.
 BEST = "min"
+# Appendix figures 1 to 6: Llemma on MATH500 with 1024 samples, easy, hard, all.
+THESIS = {
+    ("easy", None, "majority"): (56.76, 19.19, 37.10),
+    ("easy", "orm", "weighted"): (60.81, 21.23, 39.98),
+    ("easy", "prm", "weighted"): (60.19, 22.77, 40.47),
+    ("easy", "oprm", "weighted"): (63.20, 24.12, 42.74),
+    ("easy", "large", "weighted"): (66.54, 27.81, 46.27),
+    ("easy", "orm", "best"): (50.91, 16.34, 32.77),
+    ("easy", "prm", "best"): (49.09, 15.66, 31.55),
+    ("easy", "oprm", "best"): (55.06, 19.91, 36.66),
+    ("easy", "large", "best"): (None, None, 44.3),
+    ("large", None, "majority"): (None, 26.41, 46.53),
+    ("large", "oprm", "weighted"): (None, None, 50.67),
+    ("large", "oprm", "best"): (None, None, 42.96),
+    ("large", "large", "weighted"): (None, 32.58, 52.45),
+    ("large", "large", "best"): (None, None, 46.31),
+}
+LLEMMA_GREEDY = (28.2, 12.2, 19.8)  # of the same generator, Table 6.2
 
 
 class Reranked:
@@ -43,6 +68,7 @@ class Reranked:
         self.spreads: dict[tuple, list] = {}  # [*way, group]: of each seed, by count
         self.greedy: dict[str, np.ndarray] = {}
         self.found: dict[tuple, np.ndarray] = {}  # by aggregation, the whole pool
+        self.aucs: dict[tuple, list] = {}  # of the score that a way uses, of each seed
         ways = dict.fromkeys(key[:2] for key in scores)
         for generator in dict.fromkeys(generator for generator, _ in ways):
             self._add(generator, None, answers, scores, seeds, sampled)
@@ -88,6 +114,10 @@ class Reranked:
                     spread = made.spread(in_group(self.levels, group))
                     self.spreads.setdefault(key, []).append(spread)
                 if kind is not None:
+                    easy = in_group(self.levels, "easy")
+                    judged = zip(pools(how), easy, strict=True)
+                    reached = ranking([pool for pool, kept in judged if kept])
+                    self.aucs.setdefault((generator, kind, method), []).append(reached)
                     for name in AGGREGATIONS:
                         most = chosen(method, name, (self.counts[-1],))
                         whole[name, method].append(most.accuracy[0])
@@ -126,9 +156,29 @@ class Reranked:
         ]
 
     @property
+    def used(self) -> dict[tuple, float | None]:
+        """The AUC of the score that each way uses, in its worst seed; see `ranking`."""
+        return {way: lowest(of_seeds) for way, of_seeds in self.aucs.items()}
+
+    @property
     def kinds(self) -> list[str]:
         """Evaluators that scored the easy-to-hard generator's answers."""
         return [k for g, k, m in self.curves if g == "easy" and m == "weighted"]
+
+
+def ranking(pools: Sequence[Pool]) -> float | None:
+    """AUC of the weights of solutions, by whether their answers are right.
+
+    Of all solutions together that have an answer, since others do not vote. None where
+    all are right, or all wrong.
+    """
+    if not pools:
+        return None
+    voting = np.concatenate([pool.classes for pool in pools]) != MISSING
+    weights = np.concatenate([pool.log_weights for pool in pools])
+    right = np.concatenate([pool.values for pool in pools])
+    value = auc(weights[voting], right[voting])
+    return None if np.isnan(value) else float(value)
 
 
 def ways_of(read: Reranked) -> list[tuple]:

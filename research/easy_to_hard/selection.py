@@ -115,12 +115,15 @@ def choose(classes: np.ndarray, log_weights: np.ndarray, method: Method) -> np.n
       log_weights: float [R, n], ignored by majority; -inf is weight 0.
 
     The place is the first of the winning class, or for `best` of the highest score.
+    Raises ValueError for the weight NaN of an answer, with which none would win.
     """
     if method not in get_args(Method):
         raise ValueError(f"method: expected majority, weighted or best, got {method!r}")
     votes = classes != MISSING
     if not votes.size:
         return np.full(len(classes), -1)
+    if method != "majority" and np.isnan(log_weights[votes]).any():
+        raise ValueError("log_weights: expected numbers or -inf, got nan")
     if method == "best":
         standing = np.where(votes, log_weights, -np.inf)
         best = standing.max(axis=1, keepdims=True)

@@ -126,7 +126,8 @@ class Evaluators:
 
     They start from that generator, or from the `base` that it started from. With
     `epochs`, they are trained for so many passes over their rows, instead of
-    `training.steps`; `prm_training` is the prm's, if it has its own;
+    `training.steps`; `prm_training` is the prm's, if it has its own; `large_steps` are
+    the updates of the large one, where they are others;
     updates are made in `accum` micro-batches. `voting` is how the scores of steps
     become the weight of a vote.
     """
@@ -137,6 +138,7 @@ class Evaluators:
     start: Literal["generator", "base"] = "generator"
     epochs: float | None = positive(None)
     prm_training: EvaluatorTraining | None = None
+    large_steps: int | None = positive(None)
     accum: int = positive(1)
     voting: str = choice(AGGREGATIONS, "product")
 

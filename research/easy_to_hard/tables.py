@@ -7,17 +7,12 @@ import numpy as np
 
 from research import plots
 from research.easy_to_hard.answers import Answered
+from research.easy_to_hard.findings import Contest, Finding, least, settle, untestable
 from research.easy_to_hard.selection import curve
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY
-from research.intervals import (
-    UNTESTED,
-    Resamples,
-    bootstrap,
-    unbeatable,
-    verdict,
-)
-from research.report import Column, Figure, Interval, Section, Table, Text, Verdict
+from research.intervals import Resamples, bootstrap
+from research.report import Column, Figure, Interval, Section, Table, Text
 
 NAMES = {
     "icl-full": "full ICL",
@@ -65,7 +60,7 @@ THESIS_34B = {
     },
 }
 GROUPS = ("easy", "hard", "all")
-NEAR_ZERO = 0.02  # of in-context learning, against which any fine-tuning wins
+PLACES = {"greedy": 0, 16: 1, 256: 2}  # in the rows of Table 6.1
 
 
 def in_group(levels: np.ndarray, group: str) -> np.ndarray:
@@ -104,7 +99,7 @@ class Scores:
 def sections(
     answers: Mapping[str, Answered], seeds, sampled: Sampled, miniature: bool
 ) -> tuple[list[Section], list, int]:
-    """The generators' sections, their verdicts, and the number of problems."""
+    """The generators' sections, their findings, and the number of problems."""
     scores = Scores(answers, seeds, sampled)
     draws = Resamples(0)
     parts = [
@@ -126,19 +121,13 @@ def short(how) -> str:
 
 def table_6_1(scores, sampled, draws, miniature) -> Table:
     """Ours by group of problems, then the thesis's; a dash is not measured there."""
-    places = {"greedy": 0, 16: 1, 256: 2}
-    counts = sorted({16, 256, max(sampled.counts)})
-    shown = ["greedy", *counts]
+    counts = {n for n in PLACES if n in sampled.counts} | {max(sampled.counts)}
+    shown = ["greedy", *sorted(counts)]
     rows = []
     for name in scores.names:
         title = NAMES[name]
         for group in GROUPS:
-            cells = [
-                scores.estimate(name, how, group, draws)
-                if (name, how) in scores.values
-                else None
-                for how in shown
-            ]
+            cells = [scores.estimate(name, how, group, draws) for how in shown]
             rows.append([title, "here", group, *cells])
     thesis = THESIS if miniature else THESIS | THESIS_34B
     for data, lines in thesis.items():
@@ -146,7 +135,7 @@ def table_6_1(scores, sampled, draws, miniature) -> Table:
             if name not in scores.names:
                 continue
             cells = [
-                numbers[places[how]] / 100 if how in places else None for how in shown
+                numbers[PLACES[how]] / 100 if how in PLACES else None for how in shown
             ]
             rows.append([NAMES[name], data, "all", *cells])
     columns = [Column("generator"), Column("source"), Column("problems")]
@@ -156,7 +145,10 @@ def table_6_1(scores, sampled, draws, miniature) -> Table:
         rows,
         "Accuracy on held-out problems (the generators' half of Table 6.1)",
         "Full SFT saw solutions of levels 1 to 5, easy-to-hard SFT of levels 1 to 3; "
-        "maj@n is a majority of n answers. PRM800K and MetaMath are the thesis's rows: "
+        "maj@n is a majority of n answers. "
+        + "The thesis's majorities of 256 are left out, as none were drawn here. "
+        * (256 not in shown)
+        + "PRM800K and MetaMath are the thesis's rows: "
         + (
             "Llemma-7B (large: 34B) on MATH500: compare the order and the gaps, not "
             "the levels."
@@ -224,41 +216,53 @@ def votes(scores, sampled, draws) -> list:
     ]
 
 
-def verdicts(scores, sampled, draws, miniature: bool) -> list:
+def verdicts(scores, sampled, draws, miniature: bool) -> list[Finding | Text]:
     """What holds of the chapter's claims about generators, each with its evidence."""
     most = max(sampled.counts)
-    trivial = trivially_won(scores, miniature)
     out = []
+
+    def compare(claim, a, b, group, what, theirs, more=""):
+        """theirs: differences of the thesis, in percent."""
+        kept = in_group(scores.levels, group)
+        names = (f"{NAMES[name]}, {short(how)}," for name, how in (a, b))
+        shares = (float(scores.values[way][:, kept].mean()) for way in (a, b))
+        contest = Contest(
+            next(names), next(shares), next(names), next(shares), least(theirs)
+        )
+        gain = scores.difference(a, b, group, draws)
+        reasons = untestable([contest], miniature=miniature)
+        what = f"{what}, {group} problems"
+        out.append(settle(claim, gain, what, points(gain), reasons, more))
+
+    place = PLACES.get(most, PLACES[16])
     for name in MAIN:
-        title = NAMES[name]
-        gain = scores.difference((name, most), (name, "greedy"), "all", draws)
-        top = unbeatable(float(scores.values[name, "greedy"].mean()), "Greedily it")
-        out.append(
-            Verdict(
-                f"Majority voting beats greedy decoding: {title}.",
-                UNTESTED if top else verdict(gain),
-                f"majority@{most} minus greedy, all problems: {points(gain)}.{top}",
-            )
+        compare(
+            f"Majority voting beats greedy decoding: {NAMES[name]}.",
+            (name, most),
+            (name, "greedy"),
+            "all",
+            f"majority@{most} minus greedy",
+            [lines[name][place] - lines[name][0] for lines in THESIS.values()],
+            f" Cost of a problem: {most} answers; against one answer.",
         )
-    gap = scores.difference(("full", "greedy"), ("easy", "greedy"), "hard", draws)
-    out.append(
-        Verdict(
-            "With good solutions, a generator that saw only easy ones falls short of "
-            "one that saw all levels, on hard problems.",
-            verdict(gap),
-            f"full minus easy-to-hard, greedy, hard problems: {points(gap)}.",
-        )
+    compare(
+        "With good solutions, a generator that saw only easy ones falls short of "
+        "one that saw all levels, on hard problems.",
+        ("full", "greedy"),
+        ("easy", "greedy"),
+        "hard",
+        "full minus easy-to-hard, greedy",
+        [lines["full"][0] - lines["easy"][0] for lines in THESIS.values()],
     )
     for name in scores.names:
         if name.startswith("icl-"):
-            gain = scores.difference(("easy", "greedy"), (name, "greedy"), "all", draws)
-            out.append(
-                Verdict(
-                    f"Fine-tuning on easy solutions beats {NAMES[name]}.",
-                    verdict(gain),
-                    f"easy-to-hard SFT minus {NAMES[name]}, greedy, all problems: "
-                    f"{points(gain)}.{trivial}",
-                )
+            compare(
+                f"Fine-tuning on easy solutions beats {NAMES[name]}.",
+                ("easy", "greedy"),
+                (name, "greedy"),
+                "all",
+                f"easy-to-hard SFT minus {NAMES[name]}, greedy",
+                [lines["easy"][0] - lines[name][0] for lines in THESIS.values()],
             )
     loss = scores.difference(("full", "greedy"), ("easy", "greedy"), "easy", draws)
     kept = scores.estimate("easy", "greedy", "hard", draws)
@@ -271,22 +275,6 @@ def verdicts(scores, sampled, draws, miniature: bool) -> list:
         )
     )
     return out
-
-
-def trivially_won(scores, miniature: bool) -> str:
-    """A sentence for the evidence where in-context learning answers next to nothing."""
-    found = [
-        float(scores.values[name, "greedy"].mean())
-        for name in scores.names
-        if name.startswith("icl-")
-    ]
-    if not found or max(found) > NEAR_ZERO:
-        return ""
-    why = ", as the base has read no worked problem" if miniature else ""
-    return (
-        " This is won trivially: in-context learning answers at most "
-        f"{max(found):.1%} of the problems in any setting{why}."
-    )
 
 
 def in_points(x: Interval) -> Interval:

@@ -6,9 +6,10 @@ import numpy as np
 
 from data.records import read_records
 from research.easy_to_hard.claims import LEAST_AUC, auc_text
+from research.easy_to_hard.findings import Contest, Finding, least, settle, untestable
 from research.easy_to_hard.tables import points
-from research.intervals import UNTESTED, Resamples, bootstrap, verdict
-from research.report import Column, Interval, Section, Table, Text, Verdict
+from research.intervals import Resamples, bootstrap
+from research.report import Column, Interval, Section, Table, Text
 from research.stages import StageResult
 
 DIFFICULTIES = ("introductory", "interview", "competition")
@@ -73,13 +74,13 @@ class Results:
 def section(results: Sequence[StageResult], models: Sequence[Mapping]) -> Section:
     """Table 6.3 on APPS with its verdicts, for a report of its own; see `parts`."""
     tables, found = parts(results, models, miniature=False)
-    return Section(tables.title, [*found, *tables.blocks])
+    return Section(tables.title, [*(x.verdict() for x in found), *tables.blocks])
 
 
 def parts(
     results: Sequence[StageResult], models: Sequence[Mapping], *, miniature: bool
-) -> tuple[Section, list[Verdict]]:
-    """The section of programs, and the verdicts for the top of the report.
+) -> tuple[Section, list[Finding]]:
+    """The section of programs, and the findings for the top of the report.
 
     Args:
       results: stages that left results.jsonl, one per seed, of the same problems.
@@ -108,8 +109,7 @@ def table_6_3(read: Results, metric: str, draws) -> Table:
             first, second, third, whole = (
                 x / 100 for x in numbers[METRICS.index(metric)]
             )
-            # Of the thesis's 400 harder problems 300 are of interview difficulty.
-            hard = (3 * second + third) / 4
+            hard = _hard(second, third)
             rows.append([_name(way), model, first, second, third, hard, whole])
     columns = [Column("trained on, decoding"), Column("source")]
     columns += [Column(group, format=".1%") for group in GROUPS]
@@ -140,7 +140,7 @@ def verdicts(
     tested: Sequence[Mapping],
     draws,
     miniature: bool,
-) -> list[Verdict]:
+) -> list[Finding]:
     """Claim 7, against a random sample and, as the thesis does, against greedy.
 
     The bar is on introductory problems of the test where there are such: on those of
@@ -154,6 +154,8 @@ def verdicts(
     ]
     weak = miniature and any(v is None or v < LEAST_AUC for v in reached)
     shown = ", ".join(map(auc_text, reached))
+    judged = f"AUC of the outcome model on introductory problems, by seed: {shown}"
+    too_weak = [f"{judged}, under the {LEAST_AUC} that a test of this needs"] * weak
     out = []
     for other, words in (
         ("best-of-1", "one of its samples"),
@@ -161,18 +163,44 @@ def verdicts(
     ):
         strict = read.difference("strict", best, other, "hard", draws)
         average = read.difference("average", best, other, "hard", draws)
+        names = {best: f"{best} on hard problems", other: f"{other} on hard problems"}
+        shares = {
+            way: float(read.values["strict", way][:, read.kept("hard")].mean())
+            for way in (best, other)
+        }
+        contest = Contest(
+            names[best], shares[best], names[other], shares[other], _effect(other)
+        )
         out.append(
-            Verdict(
+            settle(
                 "An outcome model trained on introductory programs only helps on "
                 f"harder ones: best of {most} beats {words}.",
-                UNTESTED if weak else verdict(strict),
-                f"Hard problems, {best} minus {other}: strict {points(strict)}, "
-                f"average {points(average)}. The outcome model's held-out AUC on "
-                f"introductory problems: {shown}"
-                + (f", under the {LEAST_AUC} that a test of this needs." * weak or "."),
+                strict,
+                f"Hard problems, {best} minus {other}, strict",
+                points(strict),
+                untestable([contest], miniature=miniature) + too_weak,
+                f" Average: {points(average)}. Cost of a problem: {most} scored "
+                "programs; against one." + ("" if weak else f" {judged}."),
             )
         )
     return out
+
+
+def _hard(interview: float, competition: float) -> float:
+    """Of the thesis's 400 harder problems 300 are of interview difficulty."""
+    return (3 * interview + competition) / 4
+
+
+def _effect(other: str) -> float:
+    """What the best of 16 solves more than another way, of the thesis's hard ones."""
+    strict = METRICS.index("strict")
+
+    def hard(lines, way):
+        return _hard(*lines[way][strict][1:3])
+
+    return least(
+        hard(lines, "best-of-16") - hard(lines, other) for lines in THESIS.values()
+    )
 
 
 def ranking(models: Sequence[Mapping], results: Sequence[StageResult]) -> Table | Text:

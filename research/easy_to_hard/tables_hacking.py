@@ -6,22 +6,40 @@ from data.records import read_records
 from research import plots
 from research.easy_to_hard.tables import in_points
 from research.easy_to_hard.trained import Trained
-from research.report import Column, Figure, Table
+from research.report import Column, Figure, Table, Text
+from train.ppo_config import PPOConfig
 
 RUNS = {
     "ppo-prm": "KL penalty",
     "ppo-free": "no KL penalty",
     "ppo-faithful": "original's quirks",
 }
+SPOKEN = {
+    "ppo-prm": "With the KL penalty",
+    "ppo-free": "Without a KL penalty",
+    "ppo-faithful": "With the original's quirks",
+}
 MOMENTS = ("first", "best", "last")
 
 
-def blocks(read: Trained, draws) -> list:
-    """Curves, what they say at three moments, and differences on held-out problems."""
+def no_clipping(cfg: PPOConfig) -> str:
+    """Sentences where an iteration makes one update, with a space behind them."""
+    return (
+        "PPO makes one update in an iteration, on all of its responses, so that the "
+        "ratio of new to old probabilities is 1 and its clipping cannot act. "
+    ) * (cfg.updates == 1)
+
+
+def blocks(read: Trained, draws, cfg: PPOConfig) -> list:
+    """Curves, what they say at three moments, and differences on held-out problems.
+
+    cfg: the settings of all these runs of PPO.
+    """
     runs = {name: curves(read, name) for name in RUNS if name in read.stages}
     reward = shown_reward(runs)
     found = [*figures(runs, reward), moments(read, runs, reward)]
-    return found + [changes(read, draws)] if len(runs) > 1 else found
+    found.append(Text(hacking(runs, reward), "Reward hacking"))
+    return found + [changes(read, draws, cfg)] if len(runs) > 1 else found
 
 
 def curves(read: Trained, name: str) -> list[list[dict]]:
@@ -48,8 +66,7 @@ def figures(runs, reward: str) -> list[Figure]:
     """Reward, accuracy and KL against iterations, a line for each kind of run."""
     first = next(iter(runs.values()))[0]
     steps = [row["step"] for row in first]
-    # The answers of hard development problems are not known to every run.
-    shown = "hard" if any("hard" in row for row in first) else "easy"
+    shown = shown_group(runs)
     out = []
     for metric, title, percent in (
         (reward, words(reward), False),
@@ -75,6 +92,62 @@ def figures(runs, reward: str) -> list[Figure]:
             )
         )
     return out
+
+
+def shown_group(runs) -> str:
+    """Hard problems; easy ones where the answers of hard ones are not known."""
+    first = next(iter(runs.values()))[0]
+    return "hard" if any("hard" in row for row in first) else "easy"
+
+
+def hacking(runs, reward: str) -> str:
+    """Whether accuracy falls while the reward rises, a paragraph for each kind of run.
+
+    From the first to the last evaluation, in every seed. It is hacking where the
+    reward rises and accuracy falls in all seeds; where that is so in the mean only,
+    nothing is settled.
+    """
+    group, out = shown_group(runs), []
+    for name, seeds in runs.items():
+        whole = [
+            [row for row in rows if None not in (row.get(reward), row.get(group))]
+            for rows in seeds
+        ]
+        if min(map(len, whole)) < 2:
+            out.append(
+                f"{SPOKEN[name]}: fewer than two evaluations, nothing to compare."
+            )
+            continue
+        ends = {
+            metric: np.array([[rows[i][metric] for i in (0, -1)] for rows in whole])
+            for metric in (reward, group)
+        }
+        rise, fall = (
+            ends[m] @ [-1, 1] * sign for m, sign in ((reward, 1), (group, -1))
+        )
+        if (rise > 0).all() and (fall > 0).all():
+            said = "this is reward hacking, in every seed"
+        elif rise.mean() > 0 and fall.mean() > 0:
+            said = (
+                "so in the mean, but not in every seed: reward hacking is not settled"
+            )
+        else:
+            said = "no reward hacking"
+        (r0, r1), (a0, a1) = (ends[m].mean(axis=0) for m in (reward, group))
+        steps = [whole[0][i]["step"] for i in (0, -1)]
+        out.append(
+            f"{SPOKEN[name]}, from iteration {steps[0]} to {steps[1]}: the "
+            f"{words(reward)} goes from {r0:.3f} to {r1:.3f} (it rises in "
+            f"{(rise > 0).sum()} of {len(whole)} seeds), accuracy on {group} "
+            f"development problems from {a0:.1%} to {a1:.1%} (it falls in "
+            f"{(fall > 0).sum()} of {len(whole)}): {said}."
+        )
+    seeds = len(next(iter(runs.values())))
+    chance = (
+        "All seeds falling together, with nothing behind it, has a chance of 1 in "
+        f"{2**seeds}."
+    )
+    return "\n\n".join([*out, chance])
 
 
 def words(reward: str) -> str:
@@ -111,7 +184,8 @@ def moments(read: Trained, runs, reward: str) -> Table:
             if reward == "process"
             else "The reward contains true final answers on easy questions."
         )
-        + " A reward that rises while accuracy falls would be reward hacking.",
+        + " A reward that rises while accuracy falls would be reward hacking; the text "
+        "below says where that is so.",
     )
 
 
@@ -128,7 +202,7 @@ def _mean(values) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def changes(read: Trained, draws) -> Table:
+def changes(read: Trained, draws, cfg: PPOConfig) -> Table:
     """Measured differences between runs, on held-out problems."""
     rows = []
     for what, other, group in (
@@ -138,6 +212,12 @@ def changes(read: Trained, draws) -> Table:
         if other in read.stages:
             gain = read.difference("ppo-prm", other, group, draws)
             rows.append([what, group, in_points(gain)])
+    clipping = no_clipping(cfg)
+    if clipping:
+        clipping = (
+            f" {clipping}Nor does the order of minibatches matter, of which there is "
+            "one. So what the original's quirks change by way of these is not tested."
+        ) * ("ppo-faithful" in read.stages)
     columns = [Column("what is changed"), Column("problems")]
     columns += [Column("difference", "points", "+.1f")]
     return Table(
@@ -145,5 +225,6 @@ def changes(read: Trained, draws) -> Table:
         rows,
         "PPO with the process reward: what the KL penalty and the quirks change",
         "Greedy answers of the kept policies to held-out problems. They were kept for "
-        "their accuracy, so that damage done later shows in the table above only.",
+        "their accuracy, so that damage done later shows in the table above only."
+        + clipping,
     )

@@ -1,19 +1,20 @@
 """Further training in the report: Table 6.2, its rounds, and claim 6."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from data.records import read_records
 from research.easy_to_hard import tables_hacking
 from research.easy_to_hard.claims import Judges
+from research.easy_to_hard.findings import Contest, Finding, least, settle, untestable
 from research.easy_to_hard.policies import best
-from research.easy_to_hard.settings import Policies
-from research.easy_to_hard.tables import GROUPS, in_group
+from research.easy_to_hard.settings import Policies, PPORuns
+from research.easy_to_hard.tables import GROUPS, in_group, points
 from research.easy_to_hard.trained import ROWS, Trained
-from research.intervals import UNTESTED, Resamples, unbeatable
-from research.report import Column, Section, Table, Verdict
+from research.intervals import Resamples
+from research.report import Column, Section, Table
 from research.stages import StageResult
 
 # Table 6.2 (Llemma-7B, greedy, MATH500): easy, hard, all; PRM800K 1-3, MetaMath 1-3.
@@ -39,6 +40,8 @@ THESIS = {
         "ppo-prm": (53.8, 16.0, 34.0),
     },
 }
+# Full SFT on PRM800K is in Table 6.1 only; of all problems.
+FULL_PRM800K = (None, None, 20.6)
 NOT_OURS = ("quoted-rl", "dpo-all")  # rows of dashes, see the note
 # All in which the run with the original's quirks differs: those of `ppo_config.Quirks`,
 # and what `policies.ppo_run` adds.
@@ -54,8 +57,6 @@ QUIRKS = {
 OTHER_QUIRKS = (
     "rewards whitened",
     "the critic starting with the process model's head",
-    "a step's logit read as the lowest of its last 3 tokens, and its reward spread "
-    "over the last 2",
 )
 # Claim 6: what is said, of which two methods, on which problems.
 CLAIMS = (
@@ -81,24 +82,25 @@ def section(
     stages: Mapping[str, Sequence[Sequence[StageResult]]],
     judges: Judges,
     settings: Policies,
+    miniature: bool,
     rules: str = "exact",
-) -> tuple[Section, list[Verdict]]:
-    """The section of further training, and the verdicts for the top of the report.
+) -> tuple[Section, list[Finding]]:
+    """The section of further training, and the findings for the top of the report.
 
     judges: the evaluators, of which "prm" rewards. rules: how answers are compared.
     """
     read, draws = Trained(stages, rules), Resamples(62)
-    blocks = [table_6_2(read, draws), costs(read, settings)]
+    spent = costs(read, settings)
+    blocks = [table_6_2(read, draws, settings.ppo), costs_table(spent, settings)]
     if any(len(rounds) > 1 for runs in stages.values() for rounds in runs):
         blocks.append(rounds_table(read))
     if "ppo-prm" in stages:
-        blocks += tables_hacking.blocks(read, draws)
-    return Section("Further training (Table 6.2)", blocks), verdicts(
-        read, judges, draws
-    )
+        blocks += tables_hacking.blocks(read, draws, settings.ppo.ppo)
+    found = verdicts(read, judges, draws, spent, miniature)
+    return Section("Further training (Table 6.2)", blocks), found
 
 
-def table_6_2(read: Trained, draws) -> Table:
+def table_6_2(read: Trained, draws, runs: PPORuns) -> Table:
     """Greedy accuracy, ours, then the thesis's two blocks."""
     rows = []
     for name, what in ROWS.items():
@@ -115,11 +117,14 @@ def table_6_2(read: Trained, draws) -> Table:
     columns += [Column("answers"), Column("PRM")]
     columns += [Column(group, format=".1%") for group in GROUPS]
     return Table(
-        columns, rows, "Greedy accuracy after further training (Table 6.2)", note(read)
+        columns,
+        rows,
+        "Greedy accuracy after further training (Table 6.2)",
+        note(read, runs),
     )
 
 
-def note(read: Trained) -> str:
+def note(read: Trained, runs: PPORuns) -> str:
     """What the rows of Table 6.2 are, and how ours differ from the thesis's."""
     parts = [
         "DPO and PPO start from the easy-to-hard generator, ReST-EM tunes the base on "
@@ -127,6 +132,8 @@ def note(read: Trained) -> str:
         "Our checkpoints are those best on easy development problems, or on all of "
         "them where a run may see all answers; the thesis chose every one by problems "
         "of all levels.",
+        "They are chosen among a method's own rounds or evaluations: the generator "
+        "that it starts from is not a candidate, so that a method may end below it.",
         "PRM800K and MetaMath are the thesis's rows, of Llemma-7B on MATH500; there "
         "Math-Shepherd's RL is quoted.",
         "Iterative DPO on all questions with easy answers has no number of ours: pairs "
@@ -134,7 +141,7 @@ def note(read: Trained) -> str:
         "lie between 0 and 1, so that the published rule finds no pair there.",
     ]
     if "ppo-faithful" in read.values:
-        quirks = "; ".join((*QUIRKS.values(), *OTHER_QUIRKS))
+        quirks = "; ".join((*QUIRKS.values(), *OTHER_QUIRKS, *tokens_read(runs)))
         parts.append(
             f"The original's quirks: {quirks}. Its graded penalty on formats is not "
             "among them."
@@ -142,38 +149,81 @@ def note(read: Trained) -> str:
     return " ".join(parts)
 
 
-def costs(read: Trained, settings: Policies) -> Table:
-    """What each method drew and how often it was updated, means over seeds."""
-    rows = []
+def tokens_read(runs: PPORuns) -> list[str]:
+    """The quirks about a step's tokens, where this run has them."""
+    read, spread = runs.faithful_read, runs.faithful_spread
+    found = []
+    if read > 1:
+        found.append(f"a step's logit read as the lowest of its last {read} tokens")
+    if spread > 1:
+        found.append(f"a step's reward spread over its last {spread} tokens")
+    return found
+
+
+class Cost(NamedTuple):
+    """What a run drew and how often it was updated, means over seeds."""
+
+    responses: float
+    updates: float
+
+    def __str__(self):
+        return f"{self.responses:,.0f} responses drawn, {self.updates:,.0f} updates"
+
+
+def costs(read: Trained, settings: Policies) -> dict[str, Cost]:
+    """Of every method that trains further, read from what its rounds left.
+
+    ReST-EM and DPO kept their samples and count their updates. PPO's curve ends with
+    its last iteration; what an iteration draws and updates is its config's.
+    """
+    cfg, found = settings.ppo.ppo, {}
     for name, runs in read.stages.items():
         if name in ("full", "sft"):
             continue
         if name.startswith("ppo"):
-            cfg = settings.ppo.ppo
+            iterations = np.mean([_iterations(rounds[0]) for rounds in runs])
             fitted = 0 if name == "ppo-faithful" else cfg.fit_critic
-            drawn = cfg.iterations * cfg.responses + fitted
-            updates = cfg.iterations * cfg.updates
-        else:
-            drawn = np.mean([sum(map(_drawn, rounds)) for rounds in runs])
-            updates = np.mean(
-                [sum(r.value["steps"] for r in rounds) for rounds in runs]
+            cost = (
+                iterations * cfg.responses + fitted,
+                iterations * cfg.updates,
             )
-        rows.append([said(name), float(drawn), float(updates)])
+        else:
+            cost = (
+                np.mean([sum(map(_drawn, rounds)) for rounds in runs]),
+                np.mean([sum(r.value["steps"] for r in rounds) for rounds in runs]),
+            )
+        found[name] = Cost(*map(float, cost))
+    return found
+
+
+def costs_table(spent: Mapping[str, Cost], settings: Policies) -> Table:
+    """The costs of all methods."""
     ppo = settings.ppo.ppo
     return Table(
         [Column("method"), Column("responses drawn", format=",.0f"),
          Column("updates", format=",.0f")],
-        rows,
+        [[said(name), *cost] for name, cost in spent.items()],
         "What the methods cost",
-        "All rounds together. The methods are not compared at equal cost. "
-        + (
-            "PPO makes one update in an iteration, at a ratio of 1, so that its "
-            "clipping does not act. " * (ppo.updates == 1)
-        )
-        + "Sampling, learning rates and sizes were chosen on development problems of "
+        "All rounds together, means over seeds. The methods are not compared at equal "
+        f"cost. {tables_hacking.no_clipping(ppo)}"
+        "Sampling, learning rates and sizes were chosen on development problems of "
         "all levels, in a few tries each; only checkpoints are chosen without hard "
         "answers.",
     )  # fmt: skip
+
+
+def compared_costs(a: str, b: str, spent: Mapping[str, Cost]) -> str:
+    """A sentence on what two methods cost, where that differs."""
+    if spent.get(a) == spent.get(b):
+        return ""
+    parts = [f"{said(name)}: {spent[name]}" for name in (a, b) if name in spent]
+    return f" Cost of further training: {'; against '.join(parts)}."
+
+
+def _iterations(stage: StageResult) -> int:
+    """How many iterations a run of PPO made."""
+    rows = read_records(stage.folder / "curve.jsonl")
+    return max(record.row["step"] for record in rows)
 
 
 def _drawn(stage: StageResult) -> int:
@@ -223,20 +273,44 @@ def said(name: str) -> str:
     return f"{method} ({', '.join(filter(None, parts))})"
 
 
-def verdicts(read: Trained, judges: Judges, draws) -> list[Verdict]:
+def effect(a: str, b: str, group: str) -> float:
+    """By how much the thesis's method `a` beats `b`, the least of its two data sets."""
+
+    def numbers(source, name):
+        none = FULL_PRM800K if (source, name) == ("PRM800K", "full") else (None,) * 3
+        return THESIS[source].get(name, none)[GROUPS.index(group)]
+
+    pairs = [(numbers(source, a), numbers(source, b)) for source in THESIS]
+    return least(None if None in pair else pair[0] - pair[1] for pair in pairs)
+
+
+def verdicts(
+    read: Trained, judges: Judges, draws, spent: Mapping[str, Cost], miniature: bool
+) -> list[Finding]:
     """Claim 6, each part with its evidence."""
     out = []
     for claim, a, b, group in CLAIMS:
-        if a in read.values and b in read.values:
-            gain = read.difference(a, b, group, draws)
-            what = f"{said(a)} minus {said(b)}, {group} problems"
-            about = ("prm",) if "yes" in (ROWS[a][3], ROWS[b][3]) else ()
-            found = judges.compare(claim, gain, what, about)
-            kept = in_group(read.levels, group)
-            top = unbeatable(float(read.values[b][:, kept].mean()), said(b))
-            if top:
-                found = dataclasses.replace(
-                    found, status=UNTESTED, evidence=found.evidence + top
-                )
-            out.append(found)
+        if a not in read.values or b not in read.values:
+            continue
+        kept = in_group(read.levels, group)
+        shares = {name: float(read.values[name][:, kept].mean()) for name in (a, b)}
+        contest = Contest(
+            f"{said(a)}, {group} problems,",
+            shares[a],
+            f"{said(b)}, {group} problems,",
+            shares[b],
+            effect(a, b, group),
+        )
+        gain = read.difference(a, b, group, draws)
+        about = ("prm",) if "yes" in (ROWS[a][3], ROWS[b][3]) else ()
+        out.append(
+            settle(
+                claim,
+                gain,
+                f"{said(a)} minus {said(b)}, {group} problems",
+                points(gain),
+                untestable([contest], miniature=miniature) + judges.too_weak(about),
+                compared_costs(a, b, spent) + judges.said(about),
+            )
+        )
     return out

@@ -1,14 +1,15 @@
 """Re-ranking in the report: evaluators, voting and best-of-n, figures 6.4 and 6.5."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from research import plots
 from research.easy_to_hard.answers import Answered
-from research.easy_to_hard.claims import KINDS, LEAST_AUC, Judges, lowest_auc
+from research.easy_to_hard.claims import KINDS, Judges
 from research.easy_to_hard.claims_reranking import verdicts
-from research.easy_to_hard.reranked import BEST, Reranked, name_of, ways_of
+from research.easy_to_hard.reranked import BEST, THESIS, Reranked, name_of, ways_of
 from research.easy_to_hard.selection import AGGREGATIONS
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tables import GROUPS
@@ -17,23 +18,6 @@ from research.report import Column, Figure, Section, Table
 from research.stages import StageResult
 
 LLEMMA = {"easy": "7B", "large": "34B"}  # the thesis's generators
-# Appendix figures 1 to 6: Llemma on MATH500 with 1024 samples, easy, hard, all.
-THESIS = {
-    ("easy", None, "majority"): (56.76, 19.19, 37.10),
-    ("easy", "orm", "weighted"): (60.81, 21.23, 39.98),
-    ("easy", "prm", "weighted"): (60.19, 22.77, 40.47),
-    ("easy", "oprm", "weighted"): (63.20, 24.12, 42.74),
-    ("easy", "large", "weighted"): (66.54, 27.81, 46.27),
-    ("easy", "orm", "best"): (50.91, 16.34, 32.77),
-    ("easy", "prm", "best"): (49.09, 15.66, 31.55),
-    ("easy", "oprm", "best"): (55.06, 19.91, 36.66),
-    ("easy", "large", "best"): (None, None, 44.3),
-    ("large", None, "majority"): (None, 26.41, 46.53),
-    ("large", "oprm", "weighted"): (None, None, 50.67),
-    ("large", "oprm", "best"): (None, None, 42.96),
-    ("large", "large", "weighted"): (None, 32.58, 52.45),
-    ("large", "large", "best"): (None, None, 46.31),
-}
 
 
 def section(
@@ -56,52 +40,77 @@ def section(
     named = {tuple(name.split()): stage for name, stage in scores.items()}
     split = {(g, k, int(s)): stage for (g, k, s), stage in named.items()}
     read = Reranked(answers, split, seeds, sampled, voting, joined)
+    judges = dataclasses.replace(judges, used=read.used)
     draws = Resamples(64)
     blocks = [
-        quality(evaluators, judges, seeds),
+        quality(evaluators, judges, read, seeds),
         table(read, draws, miniature),
         *figures(read, draws),
         spreads(read, sampled),
         aggregations(read, draws),
     ]
     title = "Re-ranking (figures 6.4 and 6.5)"
-    return Section(title, blocks), verdicts(read, judges, draws)
+    return Section(title, blocks), verdicts(read, judges, draws, miniature)
 
 
-def quality(evaluators, judges: Judges, seeds) -> Table:
+def quality(evaluators, judges: Judges, read: Reranked, seeds) -> Table:
     """How well evaluators rank and calibrate on easy problems held out from them."""
+    kinds = dict.fromkeys(name.split()[0] for name in evaluators)
     rows = []
-    for kind in judges.auc:
+    for kind in kinds:
         values = [evaluators[f"{kind} {seed}"].value for seed in seeds]
 
-        def over_seeds(metric, of, values=values):
-            found = [v[f"eval/{metric}"] for v in values]
-            return None if None in found else float(of(found))  # None: undefined
+        def over_seeds(metric, values=values):
+            if not all(f"eval/{metric}" in v for v in values):
+                return None
+            return _mean([v[f"eval/{metric}"] for v in values])
 
-        row = [KINDS[kind]]
-        for metric in ("process_auc", "outcome_auc"):
-            measured = all(f"eval/{metric}" in v for v in values)
-            row.append(over_seeds(metric, np.mean) if measured else None)
-        row.append(lowest_auc(evaluators, kind, seeds))
-        row += [over_seeds(m, np.mean) for m in ("accuracy", "brier", "ece")]
-        rows.append(row)
-    columns = [Column("evaluator"), Column("AUC of steps", format=".3f")]
-    columns += [Column("AUC of answers", format=".3f")]
-    columns += [Column("lowest", format=".3f"), Column("accuracy", format=".1%")]
+        row = [KINDS[kind], over_seeds("process_auc"), judges.steps.get(kind)]
+        row.append(over_seeds("outcome_auc"))
+        for method in ("weighted", "best"):
+            way = ("easy", kind, method)
+            row += [_mean(read.aucs[way]), judges.used[way]]
+        rows.append(row + [over_seeds(m) for m in ("accuracy", "brier", "ece")])
+    columns = [Column("evaluator")]
+    columns += [
+        Column(name, format=".3f")
+        for name in (
+            "AUC of steps",
+            "its lowest seed",
+            "AUC of answers",
+            "AUC, voting",
+            "its lowest seed",
+            "AUC, best-of-n",
+            "its lowest seed",
+        )
+    ]
+    columns += [Column("accuracy", format=".1%")]
     columns += [Column("Brier", format=".3f"), Column("ECE", format=".3f")]
-    lowest = "Lowest: of the seeds' AUC of steps, for an ORM of answers"
     return Table(
         columns,
         rows,
         "Evaluators on held-out easy problems",
-        "Means over seeds, where scores are read; the best evaluation was "
-        f"chosen by the loss on the same problems. {lowest}"
+        "Means over seeds. AUC of steps and of answers, accuracy, Brier and ECE are of "
+        "labelled solutions of training problems kept from the evaluator, where scores "
+        "are read; its best evaluation was chosen by the loss on the same problems. "
+        "AUC of voting and of best-of-n is of the score by which these choose, that of "
+        "a whole solution: over the easy-to-hard generator's answers to easy test "
+        "problems. These are drawn at a lower temperature and are not balanced, so "
+        "that they are easier to tell apart."
         + (
-            "."
+            ""
             if judges.least is None
-            else f"; under {LEAST_AUC} an evaluator is too weak for verdicts."
+            else f" Under {judges.least} in any seed, on steps (an ORM judges none) or "
+            "in the use that a claim makes of it, an evaluator is too weak for a "
+            "verdict. No claim uses the score of the answer as labelled solutions "
+            "have it: its AUC is shown only."
         ),
     )
+
+
+def _mean(values) -> float | None:
+    """None where one is undefined."""
+    return None if None in values else float(np.mean(values))
 
 
 def sizes(read: Reranked) -> dict[str, str]:
@@ -172,15 +181,20 @@ def figures(read: Reranked, draws) -> list[Figure]:
 
 def spreads(read: Reranked, sampled: Sampled) -> Table:
     """How much accuracy varies between sub-samples of one pool, small generator."""
-    rows = [
-        [name_of(way), group]
-        + [None if x is None else 100 * x for x in read.spread(way, group)]
+    found = {
+        (way, group): read.spread(way, group)
         for way in read.curves
         if way[0] == "easy"
         for group in ("hard", "all")
+    }
+    # The whole pool is one sub-sample, which has no deviation.
+    shown = [i for i, _ in enumerate(read.counts) if any(x[i] for x in found.values())]
+    rows = [
+        [name_of(way), group, *(None if x[i] is None else 100 * x[i] for i in shown)]
+        for (way, group), x in found.items()
     ]
     columns = [Column("way"), Column("problems")]
-    columns += [Column(f"n = {n}", format=".2f") for n in read.counts]
+    columns += [Column(f"n = {read.counts[i]}", format=".2f") for i in shown]
     return Table(
         columns,
         rows,
@@ -188,7 +202,8 @@ def spreads(read: Reranked, sampled: Sampled) -> Table:
         f"Of {sampled.repeats} sub-samples of n from one pool of {sampled.votes} "
         "answers; over seeds, the root of the mean variance. It is the noise of "
         "sampling alone, and too small where n is near the pool, since sub-samples "
-        "then share most answers. A dash is the pool itself, of which there is one.",
+        f"then share most answers. With n = {sampled.votes} there is no other "
+        "sub-sample to differ from.",
     )
 
 

@@ -43,6 +43,9 @@ def equivalent(given: str | None, truth: str, rules: Rules = "fixed") -> bool:
     a, b = loose_form(given), loose_form(truth)
     if a == b or not a or not b:
         return a == b != ""
+    # 10,100 is one number beside 10100, and two beside "10, 100" or "10 or 100".
+    if "," in a + b and loose_form(given, False) == loose_form(truth, False):
+        return True
     first, second = _parts(a), _parts(b)
     if first[0] != second[0] or len(first[1]) != len(second[1]):
         return False

@@ -6,7 +6,8 @@ unit words count as words only ("Monday" keeps its "day"); a numerator or expone
 several terms keeps parentheses (there, \frac{x+1}{2} reads x+1/2, and 2^{x+1} 2^x+1);
 a mixed number is not joined to one number (there, 7 3/4 is 73/4 too), and its sign
 covers its fraction; two matrices keep their rows apart; "1 \text{ and } 2" is not cut
-to 1 as if the word were a unit."""
+to 1 as if the word were a unit; a comma before a space separates two numbers, not
+thousands ("1, 234" is not 1234)."""
 
 import re
 
@@ -57,8 +58,10 @@ def strict_form(answer: str) -> str:
     return re.sub(r"(-?\d+)/(-?\d+)", r"\\frac{\1}{\2}", text) if _ratio(text) else text
 
 
-def loose_form(answer: str) -> str:
-    """The second form: plain text in lower case, without units, spaces and braces."""
+def loose_form(answer: str, thousands: bool = True) -> str:
+    """The second form: plain text in lower case, without units, spaces and braces.
+
+    Integers lose their leading zeros, and with `thousands` the commas between those."""
     text = answer.strip()
     if len(text) > LONGEST:
         return text
@@ -75,8 +78,9 @@ def loose_form(answer: str) -> str:
     text = to_plain(text)
     text = re.sub("- +", "-", text)
     text = re.sub(r"(-?)(?<![\d./])\b(\d+) +(\d+/\d+)(?![\d/])", _mixed, text)
+    thousands = thousands and not re.search(r",\s", text)
     text = re.sub(r"[\s{}]", "", text).lower()
-    if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+|-?\d+", text):
+    if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+|-?\d+" if thousands else r"-?\d+", text):
         text = text.replace(",", "")
         sign, digits = ("-", text[1:]) if text[0] == "-" else ("", text)
         digits = digits.lstrip("0") or "0"

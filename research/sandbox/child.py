@@ -79,8 +79,9 @@ def change_root(plan: dict, root: bool) -> None:
     mount("none", "/", None, REC | PRIVATE)
     base = plan["base"]
     mount("tmpfs", base, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
-    for path in [*plan["read_only"], "/dev/null", "/dev/zero", "/dev/urandom"]:
-        target = base + path
+    paths = [*plan["read_only"], "/dev/null", "/dev/zero", "/dev/urandom"]
+    for path, place in ({p: p for p in paths} | plan["packages"]).items():
+        target = base + place
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if os.path.islink(path):
             os.symlink(os.readlink(path), target)

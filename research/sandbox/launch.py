@@ -4,12 +4,14 @@ Isolation needs Linux 5.12 or newer on x86_64 or aarch64, and either root with
 CAP_SYS_ADMIN (namespaces made directly; the program runs as nobody) or unprivileged
 user namespaces (the program keeps the caller's id, mapped, without capabilities). Both
 give: own process, network, mount and message namespaces; a file system of the Python
-installation and system libraries, read-only, and a scratch folder in memory; no /proc;
+installation, system libraries and the packages that were asked for, read-only, and a
+scratch folder in memory; no /proc;
 a system-call filter; resource limits. Only the process count does not bind a real root
 who forces the unprivileged way, which nothing here does."""
 
 import base64
 import functools
+import importlib.util
 import json
 import os
 import signal
@@ -29,6 +31,20 @@ Mode = Literal["isolated", "unprivileged", "limits"]
 _CHILD = Path(__file__).with_name("child.py")
 _PROGRAM = "program.py"
 _END_SECONDS = 5.0
+_TRIAL_SECONDS = 60.0
+# Packages lie here, not where the host has them: that may be in somebody's home.
+_PACKAGES = "/packages"
+# Runs the program as if it were started by its name, with the packages on the path and
+# nothing of this among its names. One thread: more would count as processes.
+_START = f"""\
+import posix, sys
+sys.path.append({_PACKAGES!r})
+posix.putenv("OPENBLAS_NUM_THREADS", "1")
+sys.argv[:] = [{_PROGRAM!r}]
+__file__ = "/box/{_PROGRAM}"
+del posix, sys
+exec(compile(open(__file__, "rb").read(), {_PROGRAM!r}, "exec"))
+"""
 
 
 @dataclass(frozen=True)
@@ -68,12 +84,15 @@ def start(
     *,
     mode: Mode = "isolated",
     read_only: Sequence[str] = (),
+    packages: Sequence[str] = (),
     scratch: str | None = None,
 ) -> Running:
     """Start `python -I -S` on a source with empty environment; pipes for its streams.
 
     files: name -> content in the scratch folder, which is the working folder.
     read_only: further absolute paths that the program may read.
+    packages: names of Python packages that it may import, as far as this host has them;
+    none in mode 'limits'.
     mode: 'isolated' picks by privilege; 'unprivileged' forces that way; 'limits' has
     resource limits and, where known, the call filter only, in `scratch`: no sandbox.
     Raises ValueError for a file name that leaves the folder or is the program's."""
@@ -81,15 +100,18 @@ def start(
     python = os.path.realpath(sys.executable)
     code = deny_filter(os.uname().machine)
     visible = [*_system_paths(python), *map(os.path.realpath, read_only)]
+    shown = {} if mode == "limits" else _folders(tuple(packages))
+    program = ["-c", _START] if shown else [_PROGRAM]
     plan = {
         "mode": "limits" if mode == "limits" else "isolated",
         "as_root": mode == "isolated",
         "limits": asdict(limits),
         "files": {k: _base64(v) for k, v in given.items()},
         "read_only": visible,
-        "base": scratch if mode == "limits" else _base(visible),
+        "packages": shown,
+        "base": scratch if mode == "limits" else _base([*visible, *shown]),
         "filter": code and _base64(code),
-        "argv": [python, "-I", "-S", "-X", "utf8", _PROGRAM],
+        "argv": [python, "-I", "-S", "-X", "utf8", *program],
     }
     control, write_end = os.pipe()
     try:
@@ -124,9 +146,23 @@ def require_isolation() -> None:
         )
 
 
-@functools.cache
+class _Undecided(Exception):
+    """The trial program neither ran nor failed in its time."""
+
+
 def why_not_isolated() -> str | None:
-    """None if a trial program ran isolated, else the reason; found out once."""
+    """None if a trial program ran isolated, else the reason.
+
+    Found out once; but where the trial did not end in time, which says more of how busy
+    the host is than of what it can, the next call tries again."""
+    try:
+        return _tried()
+    except _Undecided as error:
+        return str(error)
+
+
+@functools.cache
+def _tried() -> str | None:
     if not sys.platform.startswith("linux"):
         return f"it runs {sys.platform}"
     machine = os.uname().machine
@@ -134,7 +170,7 @@ def why_not_isolated() -> str | None:
         return f"no system-call filter for {machine}"
     trial = start("print(6 * 7)", Limits())
     try:
-        output, _ = trial.process.communicate(timeout=60)
+        output, _ = trial.process.communicate(timeout=_TRIAL_SECONDS)
         if output == b"42\n":
             return None
         messages = os.read(trial.control, 1 << 16).decode().splitlines()
@@ -143,7 +179,8 @@ def why_not_isolated() -> str | None:
             "a trial program did not run",
         )
     except subprocess.TimeoutExpired:
-        return "a trial program did not end"
+        # Not returned, for what is returned is kept.
+        raise _Undecided("a trial program did not end") from None
     finally:
         trial.close()
 
@@ -170,6 +207,20 @@ def _base(visible: Sequence[str]) -> str:
         if os.path.isdir(path) and not os.path.islink(path) and not above:
             return path
     raise SandboxUnavailable("no folder to mount the programs' file system over")
+
+
+@functools.cache
+def _folders(packages: tuple[str, ...]) -> dict[str, str]:
+    """{where packages and their libraries are: where they are shown}."""
+    shown = {}
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            folder = os.path.dirname(os.path.realpath(spec.origin))
+            for path in (folder, f"{folder}.libs"):
+                if os.path.isdir(path):
+                    shown[path] = f"{_PACKAGES}/{os.path.basename(path)}"
+    return shown
 
 
 @functools.cache

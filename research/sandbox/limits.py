@@ -63,3 +63,7 @@ class SandboxUnavailable(RuntimeError):
 
 class SandboxError(RuntimeError):
     """Setting up one run failed although the host can isolate programs."""
+
+
+class SlowSetUp(SandboxError):
+    """Setting up one run took too long: the host may be busy."""

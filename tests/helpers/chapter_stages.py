@@ -88,7 +88,12 @@ def policy(folder, right=0.5, easy=0.5, **value):
     return StageResult(folder, {"development": development, "steps": 7, **value})
 
 
-def ppo(folder, curve, best, right=0.5):
+CURVE = (
+    {"step": 8, "reward": 1.0, "process": 0.1, "kl": 0.5, "easy": 0.5, "hard": 0.5},
+)
+
+
+def ppo(folder, curve=CURVE, best=8, right=0.5):
     """A run of PPO with the rows of its curve."""
     made = policy(folder, right, best=best)
     write_jsonl(folder / "curve.jsonl", curve)
@@ -102,8 +107,9 @@ def programs(folder, gain, **auc):
     """
     rows = []
     for i in range(40):
-        hit = float(i % 10 < 10 * abs(gain))
-        best, others = (hit, 0.0) if gain > 0 else (0.0, hit)
+        low = float(i % 10 < 2)
+        high = float(i % 10 < 2 + 10 * abs(gain))
+        best, others = (high, low) if gain > 0 else (low, high)
         ways = {"full-greedy": 0.5, "easy-greedy": others, "best-of-1": others}
         ways["best-of-16"] = best
         rows.append({

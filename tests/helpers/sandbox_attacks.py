@@ -110,6 +110,23 @@ ATTACKS = {
         "import os\nos.chmod(os.__file__, 0o666)\nopen(os.__file__, 'w').write('x')\n"
         "print('LEAK')",
     ),
+    "write_the_packages": (
+        {"ok"},
+        "import os\nseen = os.path.isdir('/packages')\n"
+        "for d in ('/packages', '/packages/numpy', '/packages/numpy.libs'):\n"
+        "    try: open(d + '/evil.py', 'w').write('x'); print('LEAK', d)\n"
+        "    except OSError: pass\n"
+        "    try: os.chmod(d, 0o777); print('LEAK', d)\n"
+        "    except OSError: pass\n"
+        "if seen and set(os.listdir('/packages')) - {'numpy', 'numpy.libs'}:\n"
+        "    print('LEAK')",
+    ),
+    "read_the_kernels_messages": (
+        {"ok"},
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "if libc.klogctl(10, None, 0) >= 0: print('LEAK')\n"
+        "if ctypes.get_errno() != 1: print('LEAK')",
+    ),
     "fill_the_disk": (
         {"error", "killed"},
         "i = 0\nwhile 1:\n"

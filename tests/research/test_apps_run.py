@@ -1,11 +1,14 @@
 """Programs of APPS are judged by what they print or return, in the sandbox."""
 
+import dataclasses
+
 import pytest
 
 from data.records import read_records, write_jsonl
 from data.sets import apps as published
 from data.sets.apps import AppsProblem, completion_of
 from research.easy_to_hard import apps
+from research.easy_to_hard.outcome import OutcomeTraining
 from research.easy_to_hard.settings import Sampled, Training
 from research.sandbox.launch import SandboxUnavailable
 from research.sandbox.limits import Limits, ProgramResult
@@ -60,7 +63,10 @@ def test_called_functions_pass_by_what_they_return():
 
 
 def test_a_call_may_return_the_only_thing_in_the_expected_list():
-    """Equality with APPS's own rule: expected [x] accepts [x] and x, not [[x]]."""
+    """Closed form: expected [x] accepts [x] and x, not [[x]]; and [x, y] not x.
+
+    APPS's own checker accepts x for [x, y], too.
+    """
     wrapped = problem([([1], [2])], "f")
     assert shares(
         wrapped,
@@ -70,6 +76,8 @@ def test_a_call_may_return_the_only_thing_in_the_expected_list():
         "f = lambda x: x + 1.0",
         "f = lambda x: True",
     ) == [1.0, 1.0, 0.0, 1.0, 0.0]
+    several = problem([([1], [1, 2, 3]), ([2], [])], "f")
+    assert shares(several, "f = lambda x: 1", "f = lambda x: [1, 2, 3]") == [0.0, 0.5]
 
 
 def test_a_program_cannot_read_or_forge_what_is_expected():
@@ -157,7 +165,7 @@ def settings(folder, **changes):
         "train": str(folder / "train.jsonl"),
         "test": str(folder / "test.jsonl"),
         "sft": TINY,
-        "reward": TINY,
+        "reward": OutcomeTraining(**vars(TINY)),
         "sampled": Sampled(votes=2, counts=(1, 2), max_new_tokens=4, slots=4),
         "test_sizes": (1, 2, 1),
         "held_out": 0.34,
@@ -239,6 +247,26 @@ def test_programs_are_written_and_judged_for_a_split(prepared, monkeypatch):
         assert len(row["programs"]) == len(row["passed"]) == 2
         assert len(row["prompt"]) == 20 and row["prompt"].endswith("# Solution\n\n")
         assert all(row["programs"]) and row["greedy"]
+
+
+def test_a_problem_that_cannot_be_read_is_an_error_or_counted(prepared, tmp_path):
+    """By on_bad_row: the message names file and line; else the others are kept."""
+    folder, _, data = prepared
+    for name in ("train", "test"):
+        good = read(folder / f"{name}.jsonl")
+        bad = {**good[0], "difficulty": "odd", "problem_id": 99}
+        write_jsonl(tmp_path / f"{name}.jsonl", [good[0], bad, *good[1:]])
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    task = dataclasses.replace(settings(folder), **paths)
+    with pytest.raises(ValueError, match=r"train\.jsonl:2: difficulty"):
+        apps.read_problems(tmp_path / "a", task=task, seed=0)
+    task = dataclasses.replace(task, on_bad_row="skip")
+    told = apps.read_problems(tmp_path / "b", task=task, seed=0)
+    assert told["bad_rows"] == 2 and "test.jsonl:2: difficulty" in told["bad"][1]
+    assert told["counts"] == data.value["counts"] and data.value["bad_rows"] == 0
+    for split in told["counts"]:
+        rows = (read(f / f"{split}.jsonl") for f in (tmp_path / "b", data.folder))
+        assert next(rows) == next(rows)
 
 
 def test_only_test_programs_run_all_tests(prepared, monkeypatch):

@@ -8,6 +8,8 @@ from helpers import chapter_stages as made
 from research import intervals, plots
 from research.easy_to_hard.report import write_report
 from research.easy_to_hard.settings import Policies
+from research.easy_to_hard.summary import bare
+from research.report import Column, Interval, Section, Table, Text
 from research.stages import RunInfo
 
 SEEDS = (0, 1)
@@ -38,20 +40,22 @@ def inputs(root, prm_auc=0.95, outcome_auc=0.95):
             auc = prm_auc if kind == "prm" else 0.95
             path = folder(f"{kind}-{seed}")
             given["evaluators"][f"{kind} {seed}"] = made.evaluator(path, kind, auc)
-            # The mixed one is better on hard problems.
-            shares = (0.5, (0.5, 0.9)) if kind == "oprm" else ()
+            # All tell right answers to easy problems; the mixed one is better on
+            # hard ones.
+            hard = 0.9 if kind == "oprm" else 0.5
+            shares = (0.5, (1.0, hard), (1.0, 0.5))
             path = folder(f"score-easy-{kind}-{seed}")
             stage = made.scores(path, kind, *shares)
             given["scores"][f"easy {kind} {seed}"] = stage
         for kind in ("oprm", "large"):
             path = folder(f"score-large-{kind}-{seed}")
-            given["scores"][f"large {kind} {seed}"] = made.scores(path, kind)
+            given["scores"][f"large {kind} {seed}"] = made.scores(
+                path, kind, 0.5, (1.0, 0.5), (1.0, 0.5)
+            )
         names = ("full", "sft", "rest", "dpo", "ppo-easy", "ppo-all", "ppo-prm",
                  "ppo-free", "ppo-faithful")  # fmt: skip
         for name in names:
-            rows = [{"step": 8, "reward": 1.0, "process": 0.1, "kl": 0.5,
-                     "easy": 0.5, "hard": 0.5}]  # fmt: skip
-            stage = made.ppo(folder(f"{name}-{seed}"), rows, 8)
+            stage = made.ppo(folder(f"{name}-{seed}"))
             given["policies"].setdefault(name, []).append([stage])
         given["programs"].append(made.programs(folder(f"programs-{seed}"), 0.5))
         judge = {"auc": outcome_auc, "auc_within": 0.9, "mixed_problems": 2}
@@ -74,15 +78,15 @@ def verdicts(section):
 
 
 def test_all_seven_claims_stand_at_the_top_and_nowhere_else(tmp_path):
-    """Closed form: the order of the sections, and of the claims in the first."""
+    """Closed form: the order of the sections, and of the claims in the second."""
     found = report(tmp_path / "report", inputs(tmp_path))
     titles = [s["title"].partition(" (")[0] for s in found["sections"]]
     assert titles == [
-        "What holds", "Accuracy", "Re-ranking", "Further training", "Programs",
-        "By level", "More votes", "Transcripts",
+        "At a glance", "What holds", "Accuracy", "Re-ranking", "Further training",
+        "Programs", "By level", "More votes", "Transcripts",
     ]  # fmt: skip
-    top, *others = found["sections"]
-    assert not any(map(verdicts, others))
+    glance, top, *others = found["sections"]
+    assert not any(map(verdicts, [glance, *others]))
     claims = [v["claim"] for v in verdicts(top)]
     wanted = (
         "beats greedy decoding: full SFT",
@@ -108,7 +112,7 @@ def test_weak_evaluators_settle_nothing_in_the_miniature_only(tmp_path):
     pieces = ("than the PRM", "Iterative DPO", "best of 16 beats its greedy")
     for miniature in (True, False):
         found = report(tmp_path / f"report-{miniature}", given, miniature)
-        top = verdicts(found["sections"][0])
+        top = verdicts(found["sections"][1])
         for piece in pieces:
             (verdict,) = (v for v in top if piece in v["claim"])
             assert (verdict["status"] == "not tested here") == miniature
@@ -145,8 +149,52 @@ def test_the_rules_say_where_a_process_model_is_read(tmp_path, rules, right):
     found = report(tmp_path / "report", given, rules=rules)
     (table,) = (
         b
-        for b in found["sections"][2]["blocks"]
+        for b in found["sections"][3]["blocks"]
         if b.get("caption", "").startswith("Re-ranking 5 answers")
     )
     (row,) = (r for r in table["rows"] if r[:3] == ["small", "PRM, voting", "here"])
-    assert row[5]["value"] == pytest.approx(right)
+    assert value(row[5]) == pytest.approx(right)
+
+
+def value(cell):
+    return cell["value"] if isinstance(cell, dict) else cell
+
+
+@pytest.mark.parametrize("miniature", [True, False])
+def test_the_first_table_has_every_claim_and_the_second_every_gap(tmp_path, miniature):
+    """Equality with the verdicts: claims, statuses, differences; all that lack one."""
+    given = inputs(tmp_path, prm_auc=0.85, outcome_auc=0.8)
+    found = report(tmp_path / "report", given, miniature)
+    blocks = found["sections"][0]["blocks"]
+    made_verdicts = verdicts(found["sections"][1])
+    rows = blocks[0]["rows"]
+    assert [row[:2] for row in rows] == [
+        [v["claim"].rstrip("."), v["status"]] for v in made_verdicts
+    ]
+    for (_, _, difference), v in zip(rows, made_verdicts, strict=True):
+        assert f": {difference}." in v["evidence"]
+    untested = [v for v in made_verdicts if v["status"] == "not tested here"]
+    tested = len(made_verdicts) - len(untested)
+    assert f"Each of the {tested} tested claims" in blocks[0]["note"]
+    assert f"not tested here: {len(untested)}." in blocks[0]["note"]
+    assert f"about {0.05 * tested:.1f} of them" in blocks[0]["note"]
+    if miniature:
+        assert [row[0] for row in blocks[1]["rows"]] == [
+            v["claim"].rstrip(".") for v in untested
+        ]
+        for (_, why), v in zip(blocks[1]["rows"], untested, strict=True):
+            assert v["evidence"].endswith(f"Not tested: {why}.")
+        assert any("PRM on steps 0.850" in row[1] for row in blocks[1]["rows"])
+        assert any("outcome model" in row[1] for row in blocks[1]["rows"])
+    else:
+        assert not untested and blocks[1]["kind"] == "Text"
+
+
+def test_an_interval_of_no_width_is_a_number():
+    """Closed form: up to rounding; others, and other blocks, stay as they are."""
+    flat, wide = Interval(1.0, 1.0, 1.0 + 1e-12), Interval(0.5, 0.4, 0.6)
+    table = Table([Column("a"), Column("b")], [[flat, wide], [None, "x"]], "caption")
+    text = Text("text")
+    found = bare(Section("title", [table, text]))
+    assert found.blocks[0].rows == [[1.0, wide], [None, "x"]]
+    assert found.blocks[1] == text

@@ -1,5 +1,6 @@
 """Best-of-n is exact; the flow of the coding world runs; its table's verdict."""
 
+import dataclasses
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from helpers import chapter_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.errors import DataError
 from data.records import read_records, write_jsonl
 from data.tokenizers import load_tokenizer
 from data.worlds import programs
@@ -19,12 +21,14 @@ from research.easy_to_hard import coding, generators, outcome, tables_coding
 from research.easy_to_hard.settings import ModelSize, Sampled, Training
 from research.report import Table, Verdict
 from research.stages import Plan, StageResult
+from train.optim import OptimizerConfig
 
 TINY = Training(epochs=1.0, batch_size=4, length=96)
+REWARD = outcome.OutcomeTraining(**vars(TINY), eval_every=1)
 CODING = coding.Coding(
     pretrain=TINY,
     sft=TINY,
-    reward=TINY,
+    reward=REWARD,
     sampled=Sampled(votes=3, counts=(1, 3), max_new_tokens=16, slots=16),
     sizes=ProgramSizes(train=(6, 6, 2, 2, 2), development=10, test=10),
     world=ProgramWorld(tests=3),
@@ -121,7 +125,7 @@ def ran(tmp_path_factory):
     labelled = StageResult(root / "labelled", {})
     done["orm"] = stage(
         "orm", outcome.train_outcome, base=done["base"], labelled=labelled,
-        held_out=labelled, training=TINY, ratio=3, where="end", **given,
+        held_out=labelled, training=REWARD, ratio=3, where="end", **given,
     )  # fmt: skip
     done["results"] = stage(
         "results", outcome.score_programs, orm=done["orm"], counts=(1, 3),
@@ -177,6 +181,51 @@ def test_the_score_is_the_logit_at_the_last_token(ran):
         np.testing.assert_allclose(score, jax.device_get(every)[0, -1], rtol=1e-4)
 
 
+def test_the_outcome_model_is_that_of_the_best_look_at_held_out_programs(ran, tmp_path):
+    """Equality: of the update with the least loss, here the first, and its scores.
+
+    Held-out labels are the contrary of those it learns from: it only gets worse.
+    """
+    labelled = StageResult(ran["orm"].folder.parent / "labelled", {})
+    rows = read(labelled.folder / "programs.jsonl")
+    contrary = [row | {"passed": row["passed"][::-1]} for row in rows]
+    write_jsonl(tmp_path / "programs.jsonl", contrary)
+    training = dataclasses.replace(
+        REWARD, epochs=3.0, optimizer=OptimizerConfig(lr=1e-2, warmup=0.0)
+    )
+    told = outcome.train_outcome(
+        tmp_path / "orm", base=ran["base"], labelled=labelled,
+        held_out=StageResult(tmp_path, {}), training=training, ratio=3, where="end",
+        dtype="float32", seed=0,
+    )  # fmt: skip
+    metrics = read(tmp_path / "orm" / "metrics.jsonl")
+    losses = {r["step"]: r["eval/loss"] for r in metrics if "eval/loss" in r}
+    assert list(losses) == [1, 2, 3] and told["steps"] == 3
+    assert told["step"] == min(losses, key=losses.get) == 1
+    with pytest.raises(DataError, match="one kind only"):
+        one = [row | {"passed": [1.0, 1.0]} for row in rows]
+        write_jsonl(tmp_path / "one" / "programs.jsonl", one)
+        outcome.train_outcome(
+            tmp_path / "none", base=ran["base"], labelled=labelled,
+            held_out=StageResult(tmp_path / "one", {}), training=REWARD, ratio=3,
+            where="end", dtype="float32", seed=0,
+        )  # fmt: skip
+
+
+def test_the_world_is_the_same_for_other_trainings_of_the_outcome_model():
+    """Equality of fingerprints: only the outcome model and what needs it are others."""
+    made = []
+    for eval_every in (1, 2):
+        reward = dataclasses.replace(REWARD, eval_every=eval_every)
+        plan = Plan()
+        coding.declare(
+            plan, dataclasses.replace(CODING, reward=reward), (0,), "float32"
+        )
+        made.append({h.name: h.fingerprint for h in plan.handles})
+    other = {name for name in made[0] if made[0][name] != made[1][name]}
+    assert other == {"coding-orm-0", "coding-results-0"}
+
+
 def test_only_introductory_problems_reach_the_outcome_model():
     """Closed form: the pools that it is trained and judged on are of levels 1 and 2."""
     plan = Plan()
@@ -213,7 +262,8 @@ def test_the_claim_is_judged_on_hard_problems_by_a_trained_model(
     under = (
         ", under the 0.9 that a test of this needs" if "not tested" in status else ""
     )
-    assert all(v.evidence.endswith(f"problems: {shown}{under}.") for v in said)
+    assert all(v.evidence.endswith(f"by seed: {shown}{under}.") for v in said)
+    assert all("programs; against one." in v.evidence for v in said)
     tables = [b for b in made.blocks if isinstance(b, Table)]
     assert len(tables) == len(made.blocks) == 3
     best, one = (
@@ -233,7 +283,7 @@ def test_the_bar_is_on_problems_that_chose_nothing(tmp_path, auc, status):
     stage = chapter_stages.programs(tmp_path, 0.5, introductory=auc)
     _, said = tables_coding.parts([stage], models, miniature=True)
     assert [v.status for v in said] == [status] * 2
-    assert all(f"problems: {auc:.3f}" in v.evidence for v in said)
+    assert all(f"by seed: {auc:.3f}" in v.evidence for v in said)
 
 
 def test_a_report_of_its_own_has_the_verdicts_in_its_section(tmp_path):
@@ -255,8 +305,6 @@ def test_the_thesis_table_agrees_with_itself():
 
 def test_impossible_settings_say_what_they_expect():
     """Closed form: the message names the field."""
-    import dataclasses
-
     with pytest.raises(ValueError, match="reward_where: expected"):
         dataclasses.replace(CODING, reward_where="middle")
     with pytest.raises(ValueError, match="easy ones to train on"):

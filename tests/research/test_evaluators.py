@@ -1,12 +1,17 @@
 """Judged solutions are what the world says; scores are read where labels stand."""
 
 import dataclasses
+import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from helpers.forward import TINY, random_params
+from helpers.tiny_run import same_bits
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.batch import LabelledExample
 from data.errors import DataError
@@ -15,9 +20,15 @@ from data.steps import text_encoder
 from data.tokenizers import load_tokenizer, word_tokenizer
 from data.worlds import arithmetic
 from models import decoder, reward_model
-from models.pretrained import save_pretrained
+from models.pretrained import from_pretrained, save_pretrained
 from research.easy_to_hard import evaluators, policies
-from research.easy_to_hard.settings import Drawn, EvaluatorTraining, PPORuns
+from research.easy_to_hard.settings import (
+    DPORounds,
+    Drawn,
+    EvaluatorTraining,
+    PPORuns,
+    Training,
+)
 from research.easy_to_hard.tasks import EASY
 from research.labels import ANSWER
 from research.stages import StageResult
@@ -28,6 +39,7 @@ WORLD = arithmetic.ArithmeticWorld(steps=((2, 2),) * 5)
 TOKENIZER = word_tokenizer(arithmetic.vocabulary(WORLD))
 CFG = dataclasses.replace(TINY, vocab_size=TOKENIZER.vocab_size)
 DRAWN = Drawn(samples=1, max_new_tokens=8, slots=8)
+SHARES = st.sampled_from([0.0, 0.5, 0.7])
 
 
 def slip(text: str) -> str:
@@ -201,13 +213,31 @@ def test_sorts_of_rows_weigh_the_same_in_all_and_rows_of_a_sort_as_before():
     assert [e.weights.tolist() for e in silent] == [[0, 0], [1]]
 
 
-def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path):
+def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path, monkeypatch):
     """Invariance: other answers to hard problems leave the policy as it is, bit by bit.
 
-    Only the hard column of the development accuracy may see them.
+    Only the hard column of the development accuracy may see them. The first evaluation
+    is the better one on easy problems, the second on hard ones and on all, as long as
+    these have their own answers: the first is kept, with them and without.
     """
     data, generator, judge = world
-    _, before = run_ppo(tmp_path / "a", data, generator, judge)
+    truths = {r["prompt"]: r for r in read(data.folder / "development.jsonl")}
+    easy = [p for p, r in truths.items() if r["level"] in EASY]
+    hard = [p for p, r in truths.items() if r["level"] not in EASY]
+    assert len(hard) >= len(easy) > 1
+    number = itertools.count()
+
+    def greedy(start, params, problems, drawn):
+        right = easy if next(number) % 2 == 0 else [easy[0], *hard]
+        return [
+            arithmetic.ANSWER + truths[p["prompt"]]["answer"]
+            if p["prompt"] in right
+            else "wrong"
+            for p in problems
+        ]
+
+    monkeypatch.setattr(policies, "greedy", greedy)
+    first, before = run_ppo(tmp_path / "a", data, generator, judge)
     other = tmp_path / "data"
     for name in ("train", "development", "test"):
         rows = read(data.folder / f"{name}.jsonl")
@@ -215,8 +245,113 @@ def test_hard_answers_do_not_reach_training_or_selection(world, tmp_path):
             if row["level"] not in EASY:
                 row["answer"] = "99"
         write_jsonl(other / f"{name}.jsonl", rows)
-    _, after = run_ppo(tmp_path / "b", StageResult(other, {}), generator, judge)
+    second, after = run_ppo(tmp_path / "b", StageResult(other, {}), generator, judge)
     assert before == after
+    assert first["best"] == second["best"] == 1 and next(number) == 4
+    curves = [read(tmp_path / run / "curve.jsonl") for run in "ab"]
+    assert [[r["easy"] for r in c if "easy" in r] for c in curves] == [[1, 0.5]] * 2
+    assert [[r["hard"] for r in c if "hard" in r] for c in curves] == [[0, 1], [0, 0]]
+
+
+@pytest.fixture
+def told(world, monkeypatch):
+    """A policy other than the base, and whose parameters were asked for samples.
+
+    What it gives are a right solution and a wrong one of every problem.
+    """
+    data, base, _ = world
+    policy = base.folder.parent / "policy"
+    params = jax.tree.map(lambda x: 1.5 * x, random_params(CFG))
+    files = TOKENIZER.files.contents
+    if not policy.exists():
+        save_pretrained(policy / "hf", CFG, params, tokenizer_files=files)
+    solutions = {
+        r["prompt"]: r["completion"] for r in read(data.folder / "train.jsonl")
+    }
+    asked = []
+
+    def sample(cfg, params, tokenizer, prompts, drawn, key):
+        asked.append(params)
+        texts = [[solutions[p], slip(solutions[p])] for p in prompts]
+        return evaluators.Solutions(texts, [[True, True] for _ in prompts])
+
+    monkeypatch.setattr(evaluators, "sample", sample)
+    return StageResult(policy, {}), asked
+
+
+def holds(stage, params):
+    """Whether a stage left exactly these parameters."""
+    return same_bits(from_pretrained(stage.folder / "hf", "float32").params, params)
+
+
+def test_a_round_of_rest_em_samples_from_the_policy_and_trains_the_base(
+    world, told, tmp_path, monkeypatch
+):
+    """Equality, bit by bit, of the parameters that are sampled from and trained.
+
+    What is trained on are the right solutions alone, of easy problems.
+    """
+    (data, base, _), (policy, asked), trained = world, told, []
+
+    def train(folder, cfg, params, examples, *rest):
+        trained.append((params, examples))
+        files = TOKENIZER.files.contents
+        save_pretrained(folder / "hf", cfg, params, tokenizer_files=files)
+        return {"steps": 1}
+
+    monkeypatch.setattr(policies.generators, "train", train)
+    value = policies.rest_round(
+        tmp_path / "r",
+        data=data,
+        policy=policy,
+        base=base,
+        levels=EASY,
+        rest=policies.ReST(drawn=DRAWN, most=2, rounds=1),
+        training=Training(epochs=1.0, batch_size=2, length=96),
+        template="plain",
+        dtype="float32",
+        seed=0,
+        number=1,
+    )
+    assert holds(policy, asked[0]) and not holds(base, asked[0])
+    ((params, examples),) = trained
+    assert holds(base, params)
+    easy = {
+        r["prompt"]: r["completion"]
+        for r in read(data.folder / "train.jsonl")
+        if r["level"] in EASY
+    }
+    texts = {TOKENIZER.decode([int(i) for i in e.tokens]) for e in examples}
+    assert value["selected"] == len(examples) == len(easy)
+    assert all(any(p + c in text for text in texts) for p, c in easy.items())
+
+
+def test_a_round_of_dpo_goes_on_from_the_policy(world, told, tmp_path, monkeypatch):
+    """Equality, bit by bit: the policy that sampled is what is trained.
+
+    And so the reference, for `train_dpo` is given no other.
+    """
+    (data, base, judge), (policy, asked), trained = world, told, []
+
+    def train_dpo(cfg, params, pairs, steps, **options):
+        trained.append(params)
+        assert "reference" not in options
+        return SimpleNamespace(state=SimpleNamespace(params=params))
+
+    monkeypatch.setattr(policies, "train_dpo", train_dpo)
+    value = policies.dpo_round(
+        tmp_path / "d",
+        data=data,
+        policy=policy,
+        evaluator=judge,
+        rounds=DPORounds(drawn=DRAWN, gap=0.0, batch_size=1, length=96),
+        dtype="float32",
+        seed=0,
+        number=1,
+    )
+    assert value["pairs"] > 0
+    assert holds(policy, asked[0]) and holds(policy, trained[0])
+    assert not holds(base, trained[0])
 
 
 def test_a_round_without_a_right_solution_leaves_the_policy(world, tmp_path):
@@ -252,12 +387,15 @@ def test_accuracy_is_by_group():
     assert policies.accuracy(problems[:2], texts[:2])["hard"] is None
 
 
-def test_the_best_round_is_the_earliest_by_easy_problems():
+@given(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=5))
+def test_the_best_round_is_the_earliest_by_easy_problems(values):
+    """Strict improvement only, whatever the accuracy on hard problems."""
     rounds = [
         StageResult(None, {"development": {"easy": easy, "hard": hard}})
-        for easy, hard in ((0.5, 0.9), (0.7, 0.1), (0.7, 1.0))
+        for easy, hard in values
     ]
-    assert policies.best(rounds) == 1
+    easy = [easy for easy, _ in values]
+    assert policies.best(rounds) == easy.index(max(easy))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,22 +1,31 @@
 """Hostile programs are contained and fail; honest ones run, are judged and ordered."""
 
+import errno
 import json
 import os
 import secrets
 import socket
+import struct
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.sandbox_attacks import ATTACKS, marked, survivors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.sandbox import launch
-from research.sandbox.limits import Limits, ProgramResult, SandboxUnavailable
+from research.sandbox import launch, run
+from research.sandbox.limits import (
+    Limits,
+    ProgramResult,
+    SandboxError,
+    SandboxUnavailable,
+    SlowSetUp,
+)
 from research.sandbox.run import Case, Job, judge, passes, run_many, run_program
 from research.sandbox.seccomp import deny_filter
 
@@ -239,7 +248,135 @@ def test_output_is_compared_by_lines_and_words():
     assert not passes(told("1 2 3"), "1 2\n3")
     assert not passes(told("1\n\n2"), "1\n2")
     assert not passes(told("1", "timeout"), "1")
-    assert not passes(told("1.0"), "1")
+    assert not passes(told("1\n2"), "1") and not passes(told("1"), "1 2")
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "near"),
+    [
+        ("0.50000", "0.5", True),
+        ("0.500004", "0.5", True),  # 1e-8 + 1e-5 * 0.5 is 5.01e-6
+        ("0.500006", "0.5", False),
+        ("1.0", "1", True),
+        ("1e3", "1000", True),
+        ("-0.0", "0", True),
+        ("1e-8", "0.0", True),
+        ("2e-8", "0.0", False),
+        ("100000001", "100000000", False),  # integers are exact
+        ("+1", "1", False),
+        ("1.5x", "1.5", False),
+        ("1_0.0", "10.0", False),
+        ("nan", "nan", True),
+        ("nan", "1.0", False),
+        ("1e999", "2e999", False),
+        ("inf", "1e999", False),
+    ],
+)
+def test_numbers_that_are_no_integers_may_be_near(printed, expected, near):
+    """Closed form, as numpy.allclose has it where both are numbers; word by word."""
+    for text in ("{}", "a {}\n{} b"):
+        pair = (text.replace("{}", x) for x in (printed, expected))
+        assert passes(ProgramResult("ok", 0, next(pair), "", 0.0), next(pair)) == near
+
+
+@isolated
+def test_programs_may_use_numpy_and_see_nothing_of_their_start():
+    """Closed form; the names, arguments and path are those of a program of its own."""
+    source = (
+        "import numpy as np\n"
+        "print(np.linalg.solve(np.eye(2) * 2, np.ones(2)).sum(), np.arange(4).sum())"
+    )
+    result = run_program(source)
+    assert (result.status, result.stdout) == ("ok", "1.0 6\n"), result
+    own = (
+        "names = [n for n in globals() if not n.startswith('__')]\n"
+        "import os, sys, __main__\n"
+        "print(names, __name__, sys.argv, __file__, __main__.names is names)\n"
+        "print(sorted(os.environ.keys() - {'LC_CTYPE'}))"
+    )
+    assert run_program(own).stdout == (
+        "[] __main__ ['program.py'] /box/program.py True\n[]\n"
+    )
+    failed = run_program("x = 1\nimport sys; sys.exit(3)")
+    assert (failed.status, failed.returncode) == ("error", 3)
+    assert 'File "program.py", line 2' in run_program("\n1 / 0").stderr
+
+
+@isolated
+def test_a_set_up_that_is_slow_once_loses_no_run(monkeypatch):
+    """Equality: the results of others and of its second try; twice is an error."""
+    watch, slow = run._watch, iter([False, True, False, False])
+
+    def slowly(running, stdin, limits):
+        if next(slow, True):
+            running.close()
+            raise SlowSetUp("the set-up of a program did not end")
+        return watch(running, stdin, limits)
+
+    monkeypatch.setattr(run, "_watch", slowly)
+    found = run_many([Job(f"print({i})") for i in range(3)], workers=1)
+    assert [r.stdout for r in found] == ["0\n", "1\n", "2\n"]
+    with pytest.raises(SandboxError, match="did not end"):
+        run_program("print(1)")
+
+
+def test_a_trial_that_took_too_long_is_tried_again(monkeypatch):
+    """Equality: the next question gets the host's own answer; that one is kept."""
+    known = launch.why_not_isolated()
+    launch._tried.cache_clear()
+    asked = []
+
+    def start(*args, **options):
+        asked.append(args)
+        if len(asked) == 1:
+            return SimpleNamespace(process=Endless(), close=lambda: None)
+        return launch_start(*args, **options)
+
+    class Endless:
+        def communicate(self, timeout):
+            raise subprocess.TimeoutExpired("python", timeout)
+
+    launch_start = launch.start
+    monkeypatch.setattr(launch, "start", start)
+    if known is None:
+        assert launch.why_not_isolated() == "a trial program did not end"
+    assert launch.why_not_isolated() == known == launch.why_not_isolated()
+    assert len(asked) <= 2
+
+
+def verdict(code: bytes, number: int) -> int:
+    """What the kernel would return for a system call without arguments."""
+    steps = [struct.unpack("=HBBI", code[i : i + 8]) for i in range(0, len(code), 8)]
+    machine = steps[1][3]  # what the first comparison wants
+    data = {0: number, 4: machine, 16: 0}
+    place, held = 0, 0
+    while True:
+        kind, yes, no, value = steps[place]
+        match kind:
+            case 0x20:
+                held, jump = data[value], 0
+            case 0x15:
+                jump = yes if held == value else no
+            case 0x35:
+                jump = yes if held >= value else no
+            case 0x45:
+                jump = yes if held & value else no
+            case 0x06:
+                return value
+        place += 1 + jump
+
+
+@pytest.mark.parametrize(
+    ("machine", "calls"),
+    [("x86_64", {"syslog": 103, "ptrace": 101}), ("aarch64", {"syslog": 116})],
+)
+def test_the_call_filter_denies_by_number(machine, calls):
+    """Closed form: EPERM for these, leave for write and clone without namespaces."""
+    code = deny_filter(machine)
+    for name, number in calls.items():
+        assert verdict(code, number) == 0x00050000 | errno.EPERM, name
+    for number in {"x86_64": (1, 56), "aarch64": (64, 220)}[machine]:
+        assert verdict(code, number) == 0x7FFF0000
 
 
 def test_a_host_without_isolation_is_refused(monkeypatch):

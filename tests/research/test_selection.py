@@ -177,6 +177,14 @@ def test_no_vote_is_no_answer_and_wrong():
     assert graded([None, "1", "2"], ["1", "1", "1"]).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("method", [weighted_vote, best_of])
+def test_a_weight_that_is_no_number_is_an_error(method):
+    """NaN compares false with everything: no answer would win. Missing ones may be."""
+    with pytest.raises(ValueError, match="log_weights: .* got nan"):
+        method(["a", "b", "b"], [0.0, math.nan, 0.0])
+    assert method(["a", None], [0.0, math.nan]) == "a"
+
+
 def test_votes_are_counted_by_class():
     """Closed form: answers that a grader equates pool their votes, each asked once."""
     asked = []

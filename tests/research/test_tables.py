@@ -1,12 +1,14 @@
-"""Claim 1: the side of every difference, and what is said of a trivial win."""
+"""Claim 1: the side of every difference, ceilings and floors, columns of Table 6.1."""
 
 import pytest
 from helpers import chapter_stages as made
 
 from research.easy_to_hard import tables
 from research.easy_to_hard.answers import read_answers
+from research.easy_to_hard.findings import Finding
+from research.easy_to_hard.settings import Sampled
 from research.intervals import Resamples
-from research.report import Interval, Verdict
+from research.report import Interval
 
 ROWS = ("full", "easy", "icl-full", "icl-hard", "icl-easy")
 # A word of each claim, in the order of the report.
@@ -19,22 +21,27 @@ CLAIMS = {
     "icl-easy": "beats easy-to-hard ICL.",
 }
 YES, NO, UNSURE = "reproduced", "not reproduced", "too noisy to tell"
+UNTESTED = "not tested here"
 
 
 def verdicts(root, shares, miniature=True):
-    """{claim: verdict} of generators with these shares (greedy, majority)."""
+    """{claim: finding} of generators with these shares (greedy, majority)."""
+    scores = read(root, shares)
+    draws = Resamples(0)
+    found = tables.verdicts(scores, made.SAMPLED, draws, miniature)
+    found = [v for v in found if isinstance(v, Finding)]
+    assert all(v.claim.endswith(c) for v, c in zip(found, CLAIMS.values(), strict=True))
+    return dict(zip(CLAIMS, found, strict=True))
+
+
+def read(root, shares, sampled=made.SAMPLED):
     read = {}
     for name in ROWS:
         greedy, majority = shares.get(name, (0.5, 0.5))
         (root / name).mkdir()
         stage = made.answers(root / name, greedy, majority)
         read[f"{name}-0"] = read_answers(stage)
-    scores = tables.Scores(read, (0,), made.SAMPLED)
-    draws = Resamples(0)
-    found = tables.verdicts(scores, made.SAMPLED, draws, miniature)
-    found = [v for v in found if isinstance(v, Verdict)]
-    assert all(v.claim.endswith(c) for v, c in zip(found, CLAIMS.values(), strict=True))
-    return dict(zip(CLAIMS, found, strict=True))
+    return tables.Scores(read, (0,), sampled)
 
 
 @pytest.mark.parametrize(
@@ -60,27 +67,44 @@ def test_each_verdict_is_the_side_of_its_difference(tmp_path, shares, settled):
     }
 
 
-def test_what_answers_everything_is_beaten_by_nothing(tmp_path):
-    """Closed form: not tested where greedy decoding is right everywhere."""
+def test_what_leaves_no_room_is_beaten_by_nothing(tmp_path):
+    """Closed form: not tested where greedy decoding leaves less than 8.6 points."""
     found = verdicts(tmp_path, {"full": (1.0, 1.0), "easy": (0.9, 0.9)})
-    assert found["votes full"].status == "not tested here"
-    assert "answers 100.0%: nothing can beat it" in found["votes full"].evidence
+    assert found["votes full"].status == UNTESTED
+    assert "answers 100.0%, which leaves 0.0 points" in found["votes full"].evidence
+    assert "thesis's difference is 8.8" in found["votes full"].evidence
     assert found["votes easy"].status == UNSURE
 
 
-def test_a_win_over_nothing_is_called_trivial(tmp_path):
-    """Closed form: said while every in-context accuracy is under 2%, and only then."""
-    cases = [(0.0, True, True), (0.0, False, True), (0.1, True, False)]
-    for i, (share, miniature, said) in enumerate(cases):
-        root = tmp_path / str(i)
-        root.mkdir()
-        nothing = {name: (0.0, 0.5) for name in ROWS[2:4]}
-        found = verdicts(root, nothing | {"icl-easy": (share, 0.5)}, miniature)
-        for name in ROWS[2:]:
-            evidence = found[name].evidence
-            assert ("won trivially" in evidence) == said
-            assert ("no worked problem" in evidence) == (said and miniature)
-        assert "trivially" not in found["gap"].evidence
+@pytest.mark.parametrize("miniature", [True, False])
+def test_a_win_over_nothing_is_no_test_of_a_miniature(tmp_path, miniature):
+    """Closed form: of the settings that answer nothing only; the difference stays."""
+    nothing = {name: (0.0, 0.5) for name in ROWS[2:4]}
+    found = verdicts(tmp_path, nothing | {"icl-easy": (0.1, 0.5)}, miniature)
+    for name in ROWS[2:4]:
+        assert found[name].status == (UNTESTED if miniature else YES)
+        assert found[name].evidence.count("+50.0 points") == 1
+        assert ("base cannot do it" in found[name].evidence) == miniature
+    assert found["icl-easy"].status == YES
+    assert found["gap"].status == UNSURE
+
+
+def test_votes_say_what_they_cost(tmp_path):
+    """Closed form: five answers against one; the others compare greedy answers."""
+    for claim, finding in verdicts(tmp_path, {}).items():
+        said = "Cost of a problem: 5 answers; against one answer." in finding.evidence
+        assert said == claim.startswith("votes")
+
+
+def test_table_6_1_has_the_columns_that_were_measured(tmp_path):
+    """Closed form: no column of dashes; the thesis's numbers in their own columns."""
+    sampled = Sampled(votes=5, counts=(1, 5), repeats=3)
+    scores = read(tmp_path, {}, sampled)
+    table = tables.table_6_1(scores, sampled, Resamples(0), True)
+    assert [c.name for c in table.columns][3:] == ["greedy", "maj@5"]
+    theirs = next(r for r in table.rows if r[:2] == ["full SFT", "PRM800K"])
+    assert theirs[3:] == [pytest.approx(0.206), None]
+    assert "majorities of 256 are left out" in table.note
 
 
 def test_points_are_hundredths():

@@ -8,9 +8,10 @@ from research import intervals
 from research.easy_to_hard import claims, claims_reranking, tables_reranking
 from research.easy_to_hard.answers import read_answers
 from research.easy_to_hard.claims import Judges
-from research.easy_to_hard.reranked import Reranked
+from research.easy_to_hard.findings import Finding
+from research.easy_to_hard.reranked import Reranked, ranking
+from research.easy_to_hard.selection import Pool
 from research.intervals import Resamples
-from research.report import Interval, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ KINDS = ("oprm", "prm", "orm", "large")
 # A piece of each claim, in the order of the report.
 CLAIMS = {
     "hard": "raises accuracy on hard ones",
-    "all": "raises accuracy on all ones",
+    "all": "raises accuracy on problems of all levels",
     "greedy": "beats greedy decoding on hard",
     "points": "In points, re-ranking helps more on easy",
     "relative": "Relative to majority voting, re-ranking helps more on hard",
@@ -37,8 +38,10 @@ CLAIMS = {
 }
 YES, NO, UNSURE = "reproduced", "not reproduced", "too noisy to tell"
 UNTESTED = "not tested here"
-GOOD = dict.fromkeys(KINDS, 0.95)
-STRONG = Judges(GOOD, 0.9)
+STEPS = dict.fromkeys(("oprm", "prm", "large"), 0.95)
+USED = {("easy", kind, m): 0.95 for kind in KINDS for m in ("weighted", "best")}
+USED |= {("large", "oprm", m): 0.95 for m in ("weighted", "best")}
+STRONG = Judges(STEPS, USED, 0.9)
 
 
 def reranked(root, kinds=KINDS, majority=0.5, greedy=0.5, joined=False, **ways):
@@ -60,10 +63,10 @@ def reranked(root, kinds=KINDS, majority=0.5, greedy=0.5, joined=False, **ways):
     return Reranked(read, scored, (0,), made.SAMPLED, "product", joined)
 
 
-def verdicts(read, judges=STRONG):
-    """{claim: verdict}"""
-    found = claims_reranking.verdicts(read, judges, Resamples(0))
-    found = [v for v in found if isinstance(v, Verdict)]
+def verdicts(read, judges=STRONG, miniature=True):
+    """{claim: finding}"""
+    found = claims_reranking.verdicts(read, judges, Resamples(0), miniature)
+    found = [v for v in found if isinstance(v, Finding)]
     assert all(c in v.claim for v, c in zip(found, CLAIMS.values(), strict=True))
     return dict(zip(CLAIMS, found, strict=True))
 
@@ -84,7 +87,7 @@ ON_EASY |= {"orm": YES, "larger": NO}
         ({"easy_oprm": ((0.5, 0.05), 0.5)}, WORSE),
         ({"easy_oprm": ((0.95, 0.5), 0.5)}, ON_EASY),
         ({"greedy": (0.5, 0.1)}, {"greedy": YES}),
-        ({"greedy": (0.5, 0.9)}, {"greedy": NO}),
+        ({"greedy": (0.5, 0.8)}, {"greedy": NO}),
         ({"greedy": (0.1, 0.5)}, {}),
         ({"easy_oprm": (0.5, 0.1)}, {"best": YES}),
         ({"easy_oprm": (0.5, 0.9)}, {"best": NO}),
@@ -132,63 +135,133 @@ def test_gains_by_hand(tmp_path):
         assert gain.low < gain.value < gain.high
 
 
-def test_the_thesis_s_figures_are_what_the_two_claims_say():
-    """Closed form: the numbers in the claims are those of the table."""
-    theirs = tables_reranking.THESIS
-    voting, majority = (
-        theirs["easy", "oprm", "weighted"],
-        theirs["easy", None, "majority"],
-    )
-    easy, hard = ((voting[i], majority[i]) for i in (0, 1))
-    assert [round(a - b, 1) for a, b in (easy, hard)] == [6.4, 4.9]
-    assert [round(a / b, 2) for a, b in (easy, hard)] == [1.11, 1.26]
-    one = Interval(0.1, 0.05, 0.2)
-    points, relative = claims_reranking.easy_and_hard(one, one, Judges(GOOD), "oprm")
-    assert "6.4 against 4.9" in points.claim and "1.26 against 1.11" in relative.claim
-    assert points.status == relative.status == YES
+def test_the_thesis_s_figures_are_what_the_two_claims_say(tmp_path):
+    """Closed form: the numbers in the claims are those of the table, as its effects."""
+    read = reranked(tmp_path)
+    voting, majority = ("easy", "oprm", "weighted"), ("easy", None, "majority")
+    for group, place, effect in (("easy", 0, 0.0644), ("hard", 1, 0.0493)):
+        contest = claims_reranking.contest(read, voting, majority, group)
+        assert contest.effect == pytest.approx(effect)
+        theirs = tables_reranking.THESIS
+        ratio = theirs[voting][place] / theirs[majority][place]
+        assert round(ratio, 2) == {"easy": 1.11, "hard": 1.26}[group]
+    found = verdicts(read)
+    assert "6.4 against 4.9" in found["points"].claim
+    assert "1.26 against 1.11" in found["relative"].claim
 
 
 def test_a_ratio_without_a_value_says_so(tmp_path):
     """No majority is right on hard problems: no ratio, and the claim is not lost."""
-    found = verdicts(reranked(tmp_path, majority=(0.5, 0.0)))
+    read = reranked(tmp_path, majority=(0.5, 0.0))
+    found = verdicts(read, miniature=False)
     assert found["relative"].status == UNTESTED
     assert "a majority is right on no easy or no hard" in found["relative"].evidence
     assert found["points"].status == NO  # 0 points on easy, 50 on hard
+    found = verdicts(read)  # where a miniature is at its floor
+    assert found["points"].status == found["hard"].status == UNTESTED
+    assert "base cannot do it at all" in found["points"].evidence
+
+
+@pytest.mark.parametrize("voting", [(1.0, 0.9), (0.9, 0.9)])
+def test_a_gain_without_room_spoils_both_ways_to_compare_it(tmp_path, voting):
+    """Closed form: 97% of easy problems leave less than 6.4 points, whoever gains."""
+    read = reranked(tmp_path, majority=(29 / 30, 0.5), easy_oprm=(voting, 0.5))
+    found = verdicts(read)
+    for claim in ("points", "relative"):
+        assert found[claim].status == UNTESTED
+        (reason,) = found[claim].reasons
+        assert reason.startswith("majority, easy problems, answers 96.7%")
+        assert found[claim].difference[0] in "−+012"
+    assert found["hard"].status == YES
+
+
+def test_costs_differ_by_answers_and_by_who_scores_them(tmp_path):
+    """Closed form: nothing is said where both sides cost the same."""
+    found = verdicts(reranked(tmp_path))
+    scored = "Cost of a problem: 5 answers, each scored by an evaluator; against "
+    assert scored + "one answer." in found["greedy"].evidence
+    assert scored + "5 answers." in found["hard"].evidence
+    assert "scored by the large evaluator; against 5" in found["larger"].evidence
+    for claim in ("best", "prm", "orm", "points"):
+        assert "Cost" not in found[claim].evidence
 
 
 # --- bars, spreads, the section -----------------------------------------------------
 
+# The claims about each evaluator, by what of it they rely on.
+ABOUT_STEPS = {
+    "oprm": set(CLAIMS) - {"large"},
+    "prm": {"prm"},
+    "large": {"large", "larger"},
+}
+ABOUT_USE = {
+    ("easy", "oprm", "weighted"): set(CLAIMS) - {"large", "small"},
+    ("easy", "oprm", "best"): {"best"},
+    ("easy", "prm", "weighted"): {"prm"},
+    ("easy", "orm", "weighted"): {"orm"},
+    ("easy", "large", "weighted"): {"large", "larger"},
+    ("large", "oprm", "weighted"): {"small"},
+    ("easy", "prm", "best"): set(),
+}
+
 
 def test_a_weak_evaluator_settles_nothing_that_is_about_it(tmp_path):
-    """Closed form: in the miniature, and with the AUC named; the rest stands."""
+    """Closed form: by its steps or by the score that is used; the rest stands."""
     ways = {"easy_oprm": ((0.5, 0.95), 0.5), "easy_large": (0.9, 0.1)}
     read = reranked(tmp_path, **ways)
-    cases = {
-        "oprm": set(CLAIMS) - {"large"},
-        "prm": {"prm"},
-        "orm": {"orm"},
-        "large": {"large", "larger"},
-    }
     strong = {claim: v.status for claim, v in verdicts(read).items()}
     assert UNTESTED not in strong.values()
-    for kind, lost in cases.items():
-        for auc, shown in ((0.85, "0.850"), (None, "–")):
-            judges = Judges(GOOD | {kind: auc}, 0.9)
+    for auc, shown in ((0.85, "0.850"), (None, "–")):
+        cases = [
+            (Judges(STEPS | {kind: auc}, USED, 0.9), f"on steps {shown}", lost)
+            for kind, lost in ABOUT_STEPS.items()
+        ]
+        cases += [
+            (Judges(STEPS, USED | {way: auc}, 0.9), f" {shown}, under the 0.9", lost)
+            for way, lost in ABOUT_USE.items()
+        ]
+        for judges, said, lost in cases:
             for claim, v in verdicts(read, judges).items():
                 assert v.status == (UNTESTED if claim in lost else strong[claim])
-                said = f"{claims.KINDS[kind]} {shown}, under the 0.9"
                 assert (said in v.evidence) == (claim in lost)
 
 
 def test_on_published_problems_the_auc_stands_beside_the_verdict(tmp_path):
     """Closed form: no bar, so that every claim is judged, whatever the AUC."""
     read = reranked(tmp_path, easy_prm=(0.1, 0.9))
-    judges = Judges(GOOD | {"prm": 0.6}, None)
-    found = verdicts(read, judges)
+    found = verdicts(read, Judges(STEPS | {"prm": 0.6}, USED), miniature=False)
     assert found["prm"].status == YES
-    assert found["prm"].evidence.endswith("problems: OPRM 0.950, PRM 0.600.")
-    assert found["large"].evidence.endswith("problems: OPRM, large 0.950.")
+    assert found["prm"].evidence.endswith(
+        "problems: OPRM on steps 0.950; OPRM in voting 0.950; PRM on steps 0.600; "
+        "PRM in voting 0.950."
+    )
+    assert found["orm"].evidence.endswith("OPRM in voting 0.950; ORM in voting 0.950.")
+    assert found["small"].evidence.endswith("on the large generator's answers 0.950.")
     assert UNTESTED not in {v.status for v in found.values()}
+
+
+def test_the_auc_of_a_use_is_that_of_solutions_with_an_answer():
+    """Closed form: a pair of each kind by hand; missing answers are left out."""
+
+    def pool(classes, values, weights):
+        return Pool(*(np.array(x, float) for x in (classes, values, weights)))
+
+    # Right at -1 and -3, wrong at -2: one of two pairs is in order.
+    pools = [pool([0, -1, 1], [1, 0, 0], [-1, 9, -2]), pool([0], [1], [-3])]
+    assert ranking(pools) == 0.5
+    nothing = pool([0, 1], [1, 0], [-1, -np.inf])  # no steps: the lowest
+    assert ranking([nothing]) == 1.0
+    for one_kind in ([], [pool([0, -1], [1, 0], [-1, -2])]):
+        assert ranking(one_kind) is None
+
+
+def test_a_use_is_read_on_easy_problems_only(tmp_path):
+    """Closed form: 1 where easy problems are all told apart, whatever hard ones are."""
+    shares = {"majority": 0.5, "easy_prm": ((1.0, 0.0), (1.0, 0.0))}
+    used = reranked(tmp_path, **shares).used
+    assert used["easy", "prm", "weighted"] == used["easy", "prm", "best"] == 1.0
+    assert set(used) == set(USED)
+    assert used["easy", "orm", "weighted"] < 0.9
 
 
 def evaluators(root, aucs):
@@ -200,23 +273,27 @@ def evaluators(root, aucs):
 
 
 def test_an_evaluator_is_as_good_as_its_worst_seed(tmp_path):
-    """Closed form: of its own task; the bar is the miniature's; 0.9 is enough."""
-    aucs = {"orm": (0.95, 0.9), "prm": (0.95, 0.89), "oprm": (0.99, None)}
+    """Closed form: on steps, of which an ORM judges none; the miniature has the bar."""
+    aucs = {"orm": (0.5, 0.5), "prm": (0.95, 0.89), "oprm": (0.99, None)}
+    aucs |= {"large": (0.95, 0.9)}
     stages = evaluators(tmp_path, aucs)
     judges = claims.judges(stages, (0, 1), miniature=True)
-    assert judges.auc == {"orm": 0.9, "prm": 0.89, "oprm": None}
-    assert [judges.weak(kind) for kind in aucs] == [False, True, True]
+    assert judges.steps == {"prm": 0.89, "oprm": None, "large": 0.9}
+    assert [bool(judges.too_weak([kind])) for kind in aucs] == [0, 1, 1, 0]
     judges = claims.judges(stages, (0, 1), miniature=False)
-    assert not any(map(judges.weak, aucs))
+    assert not any(judges.too_weak([kind]) for kind in aucs)
 
 
-def section(root, miniature=True, auc=0.95, large=True):
-    """The section and verdicts of one seed; the OPRM is better on hard problems."""
+def section(root, miniature=True, auc=0.95, large=True, easy=1.0):
+    """The section and findings of one seed; the OPRM is better on hard problems.
+
+    easy: the share of easy problems whose right answers its scores tell.
+    """
     read, scored = {}, {}
     for generator in ("easy", "large") if large else ("easy",):
         (root / generator).mkdir()
         read[f"{generator}-0"] = read_answers(made.answers(root / generator))
-        shares = (0.5, (0.5, 0.9), 0.5) if generator == "easy" else ()
+        shares = (0.5, (easy, 0.9), easy) if generator == "easy" else ()
         stage = made.scores(root / generator, "oprm", *shares)
         scored[f"{generator} oprm 0"] = stage
     judged = evaluators(root, {"oprm": (auc,)})
@@ -226,15 +303,26 @@ def section(root, miniature=True, auc=0.95, large=True):
     )  # fmt: skip
 
 
-def test_the_section_takes_its_bar_from_its_evaluators(tmp_path):
-    """Closed form: the first verdict, at an AUC over and under 0.9."""
-    cases = [(0.95, True, YES), (0.85, True, UNTESTED), (0.85, False, YES)]
-    for i, (auc, miniature, status) in enumerate(cases):
-        (tmp_path / str(i)).mkdir()
-        made_section, found = section(tmp_path / str(i), miniature, auc=auc)
-        assert found[0].status == status
-        notes = " ".join(b.note for b in made_section.blocks if hasattr(b, "note"))
-        assert ("under 0.9" in notes) == miniature
+@pytest.mark.parametrize(
+    ("auc", "easy", "miniature", "status"),
+    [
+        (0.95, 1.0, True, YES),
+        (0.85, 1.0, True, UNTESTED),  # on steps
+        (0.95, 0.5, True, UNTESTED),  # in voting
+        (0.85, 0.5, False, YES),
+    ],
+)
+def test_the_section_takes_its_bar_from_its_evaluators(
+    tmp_path, auc, easy, miniature, status
+):
+    """Closed form: the first verdict, and what the table of evaluators says."""
+    made_section, found = section(tmp_path, miniature, auc=auc, easy=easy)
+    assert found[0].status == status
+    table = made_section.blocks[0]
+    ((name, steps, lowest, _, voting, worst, *_),) = table.rows
+    assert (name, steps, lowest) == ("OPRM", auc, auc)
+    assert voting == worst and (voting == 1.0) == (easy == 1.0)
+    assert ("Under 0.9" in table.note) == miniature
 
 
 def test_a_joined_answer_stands_for_the_last_step(tmp_path):
@@ -255,7 +343,7 @@ def test_spreads_are_of_sub_samples_in_points(tmp_path):
     """Closed form: n = 1 of a pool of three right and two wrong answers.
 
     Each of 30 problems is right with probability 0.6 (hard ones), so that the mean's
-    deviation is sqrt(0.6 x 0.4 / 30), 8.9 points; none is told of the pool itself.
+    deviation is sqrt(0.6 x 0.4 / 30), 8.9 points; the pool itself has no column.
     """
     folder = tmp_path / "easy"
     folder.mkdir()
@@ -270,8 +358,9 @@ def test_spreads_are_of_sub_samples_in_points(tmp_path):
         for way in ("majority", "OPRM, voting", "OPRM, best-of-n")
         for group in ("hard", "all")
     }
-    for (way, group), (one, whole) in rows.items():
-        assert whole is None
+    assert [c.name for c in table.columns[2:]] == ["n = 1"]
+    assert "With n = 5 there is no other" in table.note
+    for (way, group), (one,) in rows.items():
         count = 30 if group == "hard" else 60
         assert one == pytest.approx(100 * (0.24 / count) ** 0.5, rel=0.15), way
     two = {("easy", None, "majority", "all"): [(0.03, None), (0.04, None)]}

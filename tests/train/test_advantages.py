@@ -196,7 +196,12 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_gradient_is_exact_in_expectation(case):
-    """Equality: mean PPO gradient at ratio 1 over all pairs of responses = grad J."""
+    """Equality: mean PPO gradient at ratio 1 over all pairs of responses = grad J.
+
+    With `whiten_advantages` and "tokens" to divide by, the defaults, it is another: the
+    batch's own spread and length, by which they divide, depend on what was drawn, so
+    that no mean over batches is the gradient (nor meant to be: Adam rescales it).
+    """
     name, lam, kind, factor = CASES[case]
     cfg = PPOConfig(
         prompts=1, samples=2, minibatch=2, max_new_tokens=2, estimator=name, lam=lam,

@@ -1,21 +1,11 @@
-"""Selection as properties of sets; the loop over slots that record what they got."""
+"""Selection as properties of sets."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from train.expert_iteration import (
-    Round,
-    Slots,
-    best_round,
-    draw_pairs,
-    expert_iteration,
-    one_round,
-    preference_rows,
-    select,
-)
+from train.expert_iteration import draw_pairs, preference_rows, select
 
 # Few distinct texts, so that there are duplicates, some only up to white space.
 SAMPLES = st.lists(
@@ -134,78 +124,3 @@ def test_rows_of_preferences_name_prompt_chosen_and_rejected():
     found = {(r["prompt"], r["chosen"], r["rejected"]) for r in rows}
     assert found == {("p", "a", "b"), ("p", "a", "c"), ("q", "e", "d")}
     assert len(rows) == 3
-
-
-def slots(values, log):
-    """Policies are strings that tell their history; every call is logged."""
-
-    def call(name, result):
-        def slot(*arguments):
-            log.append((name, *arguments))
-            return result(*arguments)
-
-        return slot
-
-    return Slots(
-        sample=call("sample", lambda policy, n: [f"{policy}-sample{n}"]),
-        score=call("score", lambda samples, n: [n]),
-        select=call("select", lambda samples, scores, n: samples if n < 9 else []),
-        train=call("train", lambda start, data, n: f"{start}>{n}"),
-        evaluate=call("evaluate", lambda policy, n: values[n]),
-    )
-
-
-def test_rest_em_samples_from_the_last_policy_and_trains_the_base():
-    """The order of the calls, and that `train` gets the base in every round."""
-    log = []
-    done = expert_iteration(2, "base", slots([0.1, 0.3, 0.2], log))
-    assert log == [
-        ("evaluate", "base", 0),
-        ("sample", "base", 1),
-        ("score", ["base-sample1"], 1),
-        ("select", ["base-sample1"], [1], 1),
-        ("train", "base", ["base-sample1"], 1),
-        ("evaluate", "base>1", 1),
-        ("sample", "base>1", 2),
-        ("score", ["base>1-sample2"], 2),
-        ("select", ["base>1-sample2"], [2], 2),
-        ("train", "base", ["base>1-sample2"], 2),
-        ("evaluate", "base>2", 2),
-    ]
-    assert [r.policy for r in done.rounds] == ["base", "base>1", "base>2"]
-    assert done.best is done.rounds[1]
-
-
-def test_iterative_dpo_goes_on_from_the_last_policy():
-    """restart=False: the start, and so the reference, is the policy that sampled."""
-    log = []
-    done = expert_iteration(3, "base", slots([0, 1, 2, 3], log), restart=False)
-    assert done.best.policy == "base>1>2>3"
-    assert [x[1] for x in log if x[0] == "train"] == ["base", "base>1", "base>1>2"]
-
-
-def test_one_round_is_a_step_of_the_loop():
-    """Equality: rounds one at a time give what the loop gives."""
-    values = [0.0, 0.5, 0.4]
-    whole = expert_iteration(2, "base", slots(values, []))
-    policy, rounds = "base", [whole.rounds[0]]
-    for number in (1, 2):
-        rounds.append(one_round(slots(values, []), number, policy, "base"))
-        policy = rounds[-1].policy
-    assert tuple(rounds) == whole.rounds
-
-
-@settings(max_examples=50)
-@given(st.lists(st.sampled_from([0.0, 0.5, 0.7]), min_size=1, max_size=5))
-def test_the_best_round_is_the_earliest_of_the_highest(values):
-    """Strict improvement only, the base included."""
-    best = best_round([Round(i, None, v, 0) for i, v in enumerate(values)])
-    assert best.number == values.index(max(values))
-
-
-def test_a_round_without_data_says_which():
-    """Nothing selected is an error before any training."""
-    log = []
-    with pytest.raises(DataError, match="round 9: no sample passed"):
-        one_round(slots([0] * 10, log), 9, "p", "base")
-    assert [x[0] for x in log] == ["sample", "score", "select"]

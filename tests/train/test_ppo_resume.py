@@ -1,4 +1,4 @@
-"""A run killed between rollout and update continues to the same bits; 8 devices too."""
+"""A run killed between rollout and update continues to the same bits."""
 
 import json
 import signal

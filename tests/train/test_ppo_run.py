@@ -128,6 +128,39 @@ def test_rewards_are_those_of_the_settings(files):
     assert np.flatnonzero(found.tokens[0]).tolist() == [2, 5, len(responses[0]) - 1]
 
 
+MATH = "research.grading.equivalence:equivalent"
+
+
+@pytest.mark.parametrize(
+    ("equal", "right"), [(None, [0, 0, 0, 0.25]), (MATH, [1, 0, 0, 0.25])]
+)
+def test_answers_are_compared_as_the_settings_say(files, tmp_path, equal, right):
+    """Closed form: \\frac12 is \\frac{1}{2} by MATH's rules only; no answer earns 0.
+
+    Neither where the truth is known nor where it is not; both as the experiment has it.
+    """
+    rows = [{"prompt": "p", "answer": a} for a in ("\\frac{1}{2}", "2")]
+    rows += [{"prompt": "p"}] * 2
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = RunConfig(
+        policy=str(files / "policy"), prompts=str(path), validation=None,
+        rewards=RewardSettings(equal=equal, missing_eos=0.0),
+        ppo=PPOConfig(estimator="rloo", samples=2, prompts=2, minibatch=4,
+                      max_new_tokens=40),
+    )  # fmt: skip
+    ready = prepare(cfg)
+    texts = ["a\n\n# Answer\n\n\\frac12", "no", "b\n\n# Answer\n\n ", "# Answer 7"]
+    stop = ready.tokenizer.stop_ids[:1]
+    responses = [[*ready.tokenizer.encode(text), *stop] for text in texts]
+    rollout = made_rollout(ready.problems.prompts, responses)
+    found = ppo_run.make_rewards(cfg.rewards, ready, None)(rollout, [0, 1, 2, 3])
+    last = found.tokens[np.arange(4), rollout.lengths - 1]
+    np.testing.assert_allclose(last, right)
+    correct = ppo_run.make_correct(ready, ready.problems, "# Answer")
+    assert correct(responses[0], 0) == bool(right[0])  # what eval/accuracy counts
+
+
 def test_a_score_is_read_where_the_settings_say(files):
     """Equality: at EOS, the row's last place, or at the one before it."""
     cfg = RunConfig(
@@ -154,11 +187,12 @@ def made_rollout(prompts, responses):
     from models.sampler import pad_rows
     from models.sampling import EOS
 
-    tokens, lengths = pad_rows(responses, 3, 40)
+    count, width = len(prompts), max(map(len, prompts))
+    tokens, lengths = pad_rows(responses, count, 40)
     zeros = np.zeros(tokens.shape, np.float32)
-    width = max(map(len, prompts))
+    reasons = np.full(count, EOS)
     return Rollout(
-        *pad_rows(prompts, 3, width), tokens, lengths, zeros, zeros, np.full(3, EOS)
+        *pad_rows(prompts, count, width), tokens, lengths, zeros, zeros, reasons
     )
 
 
@@ -166,7 +200,10 @@ def made_rollout(prompts, responses):
     "variant", ["default", "mini", "prm800k", "metamath", "faithful", "qlora"]
 )
 def test_every_variant_is_a_valid_config(variant):
-    """Equality: quirks of the faithful preset are all on, of the others off."""
+    """Equality: quirks of the faithful preset are all on, of the others off.
+
+    Those that train on MATH compare answers by its rules.
+    """
     spec = importlib.util.spec_from_file_location("config_ppo", CONFIGS / "ppo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -175,6 +212,8 @@ def test_every_variant_is_a_valid_config(variant):
     config.policy = config.prompts = "x"
     cfg = build(RunConfig, config)
     assert cfg.ppo.quirks == (FAITHFUL if variant == "faithful" else Quirks())
+    on_math = variant in ("prm800k", "metamath", "faithful")
+    assert cfg.rewards.equal == (MATH if on_math else None)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +227,9 @@ def test_every_variant_is_a_valid_config(variant):
         ({}, ("--config.ppo.kl.control=adaptive",), ["config.ppo.kl: control"]),
         ({}, ("--config.sampling.temperature=0.0",), ["sampling.temperature", "> 0"]),
         ({"validation": None}, ("--config.loop.keep_best=True",), ["validation"]),
+        ({}, ("--config.rewards.equal=equal",), ["config.rewards.equal", "'equal'"]),
+        ({}, ("--config.rewards.equal=no.such:f",), ["rewards.equal", "no module"]),
+        ({}, ("--config.rewards.equal=json:f",), ["rewards.equal", "no function 'f'"]),
     ],
 )  # fmt: skip
 def test_impossible_runs_are_refused_before_anything_is_written(

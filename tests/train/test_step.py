@@ -99,6 +99,20 @@ def test_padding_rows_change_nothing():
     )
 
 
+def test_maxima_are_the_greatest_of_any_micro_batch():
+    """Equality: the largest of the weights, in two micro-batches as in one."""
+
+    def with_maxima(params, batch):
+        return loss(params, batch)._replace(maxima={"top": batch.weights.max()})
+
+    batch = tiny_run.batch(0)
+    weights = np.array(batch.weights)
+    weights[1, 2] = 7.0
+    batch = batch._replace(weights=weights)
+    found = [update(n, batch, loss_fn=with_maxima)[1]["top"] for n in (1, 2)]
+    assert [float(x) for x in found] == [7.0, 7.0]
+
+
 def test_extras_are_summed_over_micro_batches_as_the_loss_is():
     def with_extras(params, batch):
         value = loss(params, batch)
@@ -160,7 +174,7 @@ def test_all_finite_sees_one_bad_number_and_ignores_integers():
 
 
 def test_a_loss_is_a_pair_with_extras():
-    assert Loss(1, 2) == (1, 2, {})
+    assert Loss(1, 2) == (1, 2, {}, {})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bf16_compute", "bfloat16"])
