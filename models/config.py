@@ -14,6 +14,9 @@ DType = Literal["float32", "bf16_compute", "bfloat16"]
 Remat = Literal["none", "full", "dots"]
 LayerLoop = Literal["auto", "scan", "unroll"]
 Attention = Literal["auto", "dense", "chunked", "splash", "cudnn"]
+Norm = Literal["rms", "layer"]
+Feedforward = Literal["swiglu", "relu"]
+Positions = Literal["rotary", "learned"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +36,16 @@ class RopeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder of the Llama family: its architecture, and how it is computed.
+    """A decoder of the Llama family or OPT: its architecture, and how it is computed.
 
     Architecture: sizes, rope, norms, biases, ``sliding_window`` in tokens (a query sees
     the last ``sliding_window`` keys, itself included; ``sliding_layers`` restricts it
     to some layers). Computation: ``dtype`` policy, ``remat`` policy and ``layer_loop``.
+
+    ``norm``: 'rms', or 'layer' (mean and bias). ``mlp``: 'swiglu' (gated), or 'relu':
+    a matrix up and one down. ``positions``: 'rotary', as ``rope`` says, or 'learned': a
+    table of ``max_position`` rows is added to the embeddings, behind
+    ``position_offset`` rows that no position reads (OPT has 2).
 
     ``dtype``: 'float32' (parameters and compute), 'bf16_compute' (float32 parameters,
     bfloat16 compute), 'bfloat16' (both). Softmax, norms and logits are float32 always.
@@ -71,6 +79,10 @@ class DecoderConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     tie_embeddings: bool = False
+    norm: Norm = "rms"
+    mlp: Feedforward = "swiglu"
+    positions: Positions = "rotary"
+    position_offset: int = 0
     init_std: float = 0.02
     dtype: DType = "float32"
     remat: Remat = "none"
@@ -84,18 +96,49 @@ class DecoderConfig:
                 f"n_heads ({self.n_heads}) must be a multiple of "
                 f"n_kv_heads ({self.n_kv_heads})"
             )
-        if self.head_dim % 2:
+        for name, kinds in (
+            ("attention", Attention),
+            ("norm", Norm),
+            ("mlp", Feedforward),
+            ("positions", Positions),
+        ):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(get_args(kinds))}"
+                )
+        if self.learned:
+            if self.rope != RopeConfig():
+                raise ValueError(
+                    f"rope is {self.rope}; learned positions leave it unread: expected "
+                    "none"
+                )
+        elif self.head_dim % 2:
             raise ValueError(f"head_dim ({self.head_dim}) must be even for rope")
-        if self.attention not in get_args(Attention):
+        elif self.position_offset:
             raise ValueError(
-                f"attention is {self.attention!r}; expected one of "
-                f"{', '.join(get_args(Attention))}"
+                f"position_offset ({self.position_offset}) is for learned positions; "
+                "expected 0 with rotary ones"
             )
         if self.sliding_layers and len(self.sliding_layers) != self.n_layers:
             raise ValueError(
                 f"sliding_layers has {len(self.sliding_layers)} entries for "
                 f"{self.n_layers} layers"
             )
+
+    @property
+    def learned(self) -> bool:
+        """Whether positions are a learned table, which has an end."""
+        return self.positions == "learned"
+
+    def longest(self, asked: int | None = None) -> int:
+        """The most tokens of a sequence: as asked for, the context where nothing is.
+
+        A table of learned positions ends with the context, whatever is asked for.
+        """
+        if asked is None:
+            return self.context
+        return min(asked, self.context) if self.learned else asked
 
     @property
     def context(self) -> int:

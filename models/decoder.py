@@ -1,4 +1,4 @@
-"""The Llama family as one decoder: pure functions of (config, params, tokens).
+"""The Llama family and OPT as one decoder: pure functions of (config, params, tokens).
 
 One layer is a Linen module (`models.layers`); the stack is a loop over parameters that
 are stacked on axis 0 (`jax.lax.scan`, or unrolled), so that depth costs no compile time
@@ -19,7 +19,7 @@ from models import flash
 from models import rope as rope_lib
 from models.config import DecoderConfig
 from models.kernels import project
-from models.layers import Layer, RMSNorm
+from models.layers import Layer, block_norm
 from models.matmul import save_products
 from models.sharding import ROWS, constrain
 
@@ -70,16 +70,19 @@ def init_params(cfg: DecoderConfig, key):
     """Random parameters: normal(0, init_std) matrices, unit norm scales, zero biases.
 
     Returns a plain nested dict, layers stacked on axis 0 (see the class `Layer` for the
-    names below "layers"); "lm_head" is absent when embeddings are tied. All numbers
-    come from one draw: a draw for each shape took seconds to compile on a CPU.
+    names below "layers"); "lm_head" is absent when embeddings are tied, and
+    "embed/positions" where positions are rotary. All numbers come from one draw: a draw
+    for each shape took seconds to compile on a CPU.
     """
     shapes = param_shapes(cfg)
-    drawn = [x.size for n, x in _named(shapes) if n in ("kernel", "embedding")]
+    matrices = ("kernel", "embedding", "positions")
+    drawn = [x.size for n, x in _named(shapes) if n in matrices]
     flat = cfg.init_std * jax.random.normal(key, (sum(drawn),))
     parts = iter(jnp.split(flat, np.cumsum(drawn)[:-1]))
     made = {
-        "kernel": lambda x: next(parts).reshape(x.shape).astype(x.dtype),
-        "embedding": lambda x: next(parts).reshape(x.shape).astype(x.dtype),
+        **dict.fromkeys(
+            matrices, lambda x: next(parts).reshape(x.shape).astype(x.dtype)
+        ),
         "scale": lambda x: jnp.ones(x.shape, x.dtype),
         "bias": lambda x: jnp.zeros(x.shape, x.dtype),
     }
@@ -96,6 +99,7 @@ def param_shapes(cfg: DecoderConfig):
     """The parameter tree as `jax.ShapeDtypeStruct`s, without allocating anything."""
     x = jax.ShapeDtypeStruct((1, 1, cfg.d_model), cfg.compute_dtype)
     half = jax.ShapeDtypeStruct((1, 1, 1, cfg.head_dim // 2), jnp.float32)
+    rotation = None if cfg.learned else (half, half)
     mask = jax.ShapeDtypeStruct((1, 1, 1), jnp.bool_)
 
     def init_layer(x, rotation, masks):
@@ -104,13 +108,18 @@ def param_shapes(cfg: DecoderConfig):
     def array(*shape):
         return jax.ShapeDtypeStruct(shape, cfg.param_dtype)
 
-    layer = jax.eval_shape(init_layer, x, (half, half), (mask,))
+    layer = jax.eval_shape(init_layer, x, rotation, (mask,))
     D, V = cfg.d_model, cfg.vocab_size
     shapes = {
         "embed": {"embedding": array(V, D)},
         "layers": jax.tree.map(lambda a: array(cfg.n_layers, *a.shape), layer),
         "final_norm": {"scale": array(D)},
     }
+    if cfg.norm == "layer":
+        shapes["final_norm"]["bias"] = array(D)
+    if cfg.learned:
+        rows = cfg.position_offset + cfg.max_position
+        shapes["embed"]["positions"] = array(rows, D)
     if not cfg.tie_embeddings:
         shapes["lm_head"] = {"kernel": array(D, V)}
     return shapes
@@ -152,21 +161,27 @@ def _masks(cfg, positions, own, contexts) -> Masks:
 def _start(
     cfg, params, tokens, positions, segment_ids, own, contexts, rope_lengths=None
 ):
-    """What all layers share: embedded tokens, rotation and masks.
+    """What all layers share: embedded tokens, rotation (or None) and masks.
 
     own: what the tokens see of the own block: (mask, key positions), or `flash.Places`.
     """
-    x = jnp.take(params["embed"]["embedding"], tokens, axis=0)
-    if cfg.rope.kind == "dynamic" and rope_lengths is None:
-        rope_lengths = rope_lib.segment_lengths(positions, segment_ids)
-    rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, positions, rope_lengths)
+    embed = params["embed"]
+    x = jnp.take(embed["embedding"], tokens, axis=0).astype(cfg.compute_dtype)
+    rotation = None
+    if cfg.learned:
+        places = positions + cfg.position_offset
+        x = x + jnp.take(embed["positions"], places, axis=0).astype(x.dtype)
+    else:
+        if cfg.rope.kind == "dynamic" and rope_lengths is None:
+            rope_lengths = rope_lib.segment_lengths(positions, segment_ids)
+        rotation = rope_lib.rotations(cfg.rope, cfg.head_dim, positions, rope_lengths)
     masks = own
     if not isinstance(own, flash.Places):
         masks = _masks(cfg, positions, own, contexts)
     # Computed once: fused into every layer's loops, the sines and the integer divisions
     # of the masks would be computed again for each head of each layer.
     rotation, masks = jax.lax.optimization_barrier((rotation, masks))
-    return x.astype(cfg.compute_dtype), rotation, masks
+    return x, rotation, masks
 
 
 def _by_rows(cfg, x):
@@ -343,8 +358,7 @@ def _by_columns(cfg, x):
 
 
 def _final_norm(cfg, params, x):
-    norm = RMSNorm(cfg.norm_eps, cfg.param_dtype)
-    return norm.apply({"params": params["final_norm"]}, x)
+    return block_norm(cfg).apply({"params": params["final_norm"]}, x)
 
 
 def forward(cfg: DecoderConfig, params, tokens, positions, segment_ids):

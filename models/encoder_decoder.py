@@ -18,21 +18,25 @@ from models.errors import PromptError
 from models.rollout import Rollout
 from models.sampler import Response, bucket, pad_rows, power_of_two
 from models.sampling import RUNNING, Sampling
+from models.sharding import fetch, fill_rows
 from models.slots import window_size
 from models.t5 import T5Config
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "rules", "samples", "most"))
-def _group(cfg, rules: Sampling, params, tokens, lengths, keys, *, samples, most):
-    """Responses to sources [R, S], `samples` of each: tokens, log-probs, reasons."""
-    source = t5.read_source(cfg, params, tokens, lengths)
-    if samples > 1:
-        source = t5.Encoded(
-            jnp.repeat(source.keys, samples, axis=1),
-            jnp.repeat(source.values, samples, axis=1),
-            jnp.repeat(source.lengths, samples),
-        )
-    B, W = tokens.shape[0] * samples, window_size(rules)
+@functools.partial(jax.jit, static_argnames="cfg")
+def read(cfg, params, tokens, lengths) -> t5.Encoded:
+    """The encoder, on sources int32 [R, S] of lengths int32 [R]."""
+    return t5.read_source(cfg, params, tokens, lengths)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "rules", "most"))
+def respond(cfg, rules: Sampling, params, source: t5.Encoded, keys, *, most):
+    """Responses to sources: tokens, lengths, log-probs, sampled ones, reasons.
+
+    keys: [B], of every row; rows of a source are next to each other, equally many.
+    most: tokens of a response.
+    """
+    B, W = keys.shape[0], window_size(rules)
 
     start = {
         "i": jnp.int32(0),
@@ -125,7 +129,7 @@ def generate(
     each = max(1, slots // samples)
     for start in range(0, len(order), each):
         some = order[start : start + each]
-        count = power_of_two(len(some))
+        count = fill_rows(power_of_two(len(some)), cfg.mesh)
         width = bucket(max(len(prompts[i]) for i in some))
         tokens, lengths = pad_rows([prompts[i] for i in some], count, width)
         ids = [i * samples + g for i in some for g in range(samples)]
@@ -133,12 +137,9 @@ def generate(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
             run_key, np.array(ids, np.uint32)
         )
-        found = jax.device_get(
-            _group(
-                cfg, sampling, params, tokens, lengths, keys,
-                samples=samples, most=max_new_tokens,
-            )
-        )  # fmt: skip
+        source = read(cfg, params, tokens, lengths)
+        made = respond(cfg, sampling, params, source, keys, most=max_new_tokens)
+        found = fetch(made)
         rows = ids[: len(some) * samples]
         for whole, part in zip(out, found, strict=True):
             whole[rows] = part[: len(rows)]

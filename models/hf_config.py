@@ -1,21 +1,21 @@
-"""A checkpoint's own config.json <-> DecoderConfig, for the Llama family.
+"""A checkpoint's own config.json <-> DecoderConfig, for the Llama family and OPT.
 
 `FAMILIES` says what a `model_type` leaves unsaid: the defaults of its optional fields,
 which projections have biases, and how its sliding window is written. Everything else is
-read from the file; what cannot be represented is an error that names the field.
+read from the file; what cannot be represented is an error that names the field. OPT's
+fields are others (`models.hf_opt`).
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from models import hf_opt
 from models.config import DecoderConfig, RopeConfig
 from models.errors import CheckpointError
+from models.hf_fields import Fields
 
 ROPE_KINDS = ("default", "linear", "dynamic", "llama3")
-# Far beyond any real model: a typing error should not build a table of 10^9 layers.
-MOST_LAYERS = 4096
-MOST = 2**31 - 1
 # How a decoder is computed is not the checkpoint's business.
 COMPUTATION = ("dtype", "remat", "layer_loop", "attention", "mesh")
 
@@ -25,7 +25,7 @@ class Family(NamedTuple):
 
     architecture: str
     max_position: int
-    window: Callable[["_Fields", int], tuple[int | None, tuple[bool, ...] | None]]
+    window: Callable[[Fields, int], tuple[int | None, tuple[bool, ...] | None]]
     kv_heads_optional: bool = False
     head_dim: int | None = None  # None: d_model / n_heads
     qkv_bias: str | bool = False  # a field's name, or what always holds
@@ -36,15 +36,15 @@ class Family(NamedTuple):
     square: bool = False  # heads times head_dim must be d_model
 
 
-def _no_window(fields: "_Fields", n_layers: int):
+def _no_window(fields: Fields, n_layers: int):
     return None, None
 
 
-def _mistral_window(fields: "_Fields", n_layers: int):
+def _mistral_window(fields: Fields, n_layers: int):
     return fields.get("sliding_window", int, default=4096, low=1, optional=True), None
 
 
-def _qwen_window(fields: "_Fields", n_layers: int):
+def _qwen_window(fields: Fields, n_layers: int):
     """Layers from max_window_layers on slide, unless layer_types says which do."""
     kinds = ("full_attention", "sliding_attention")
     width = None
@@ -70,6 +70,7 @@ def _qwen_window(fields: "_Fields", n_layers: int):
     return width, None if all(slides) else slides
 
 
+OPT = Family("OPTForCausalLM", 2048, _no_window)
 FAMILIES = {
     "llama": Family(
         "LlamaForCausalLM", 2048, _no_window, kv_heads_optional=True,
@@ -85,6 +86,7 @@ FAMILIES = {
         "InternLM2ForCausalLM", 2048, _no_window, kv_heads_optional=True,
         qkv_bias="bias", out_bias="bias", bias_default=True, square=True,
     ),
+    "opt": OPT,
 }  # fmt: skip
 
 
@@ -100,16 +102,16 @@ def from_hf(config: Mapping[str, Any], where: str = "config.json") -> DecoderCon
     """
     if not isinstance(config, Mapping):
         raise CheckpointError(f"{where}: expected a JSON object of model settings")
-    fields = _Fields(config, where)
+    fields = Fields(config, where)
     family = family_of(config, where)
+    if family is OPT:
+        return hf_opt.read(fields)
     act = fields.get("hidden_act", str, default="silu")
     if act not in ("silu", "swish"):
         raise fields.error("hidden_act", "'silu', the only activation supported")
 
     d_model = fields.get("hidden_size", int, low=1)
-    n_layers = fields.get("num_hidden_layers", int, low=1)
-    if n_layers > MOST_LAYERS:
-        raise fields.error("num_hidden_layers", f"at most {MOST_LAYERS}")
+    n_layers = fields.layers()
     n_heads = fields.get("num_attention_heads", int, low=1)
     if family.kv_heads_optional and "num_key_value_heads" not in config:
         n_kv_heads = n_heads
@@ -161,7 +163,7 @@ def from_hf(config: Mapping[str, Any], where: str = "config.json") -> DecoderCon
 
 def family_of(config: Mapping[str, Any], where: str = "config.json") -> Family:
     """The family that `model_type` names; CheckpointError when there is none."""
-    fields = _Fields(config, where)
+    fields = Fields(config, where)
     model_type = fields.get("model_type", str)
     if model_type not in FAMILIES:
         raise fields.error("model_type", f"one of {', '.join(FAMILIES)}")
@@ -228,17 +230,26 @@ def default_model_type(cfg: DecoderConfig) -> str:
 
 def _fitting(cfg: DecoderConfig) -> list[str]:
     """The model_types that can express a decoder."""
-    return [name for name in FAMILIES if not _lost(cfg, _write(cfg, name, {}))]
+
+    def fits(name: str) -> bool:
+        try:
+            return not _lost(cfg, _write(cfg, name, {}))
+        except CheckpointError:  # sizes that this family refuses
+            return False
+
+    return [name for name in FAMILIES if fits(name)]
 
 
 def _write(cfg: DecoderConfig, model_type: str, extra) -> dict[str, Any]:
     """The fields of config.json, as far as the family has them."""
     cfg = _effective(cfg)
     family = family_of({"model_type": model_type})
+    named = {"architectures": [family.architecture], "model_type": model_type}
+    if family is OPT:
+        return extra | named | hf_opt.write(cfg)
     slides = cfg.sliding_layers or (cfg.sliding_window is not None,) * cfg.n_layers
-    config = extra | {
-        "architectures": [family.architecture],
-        "model_type": model_type,
+    config = extra | named
+    config |= {
         "vocab_size": cfg.vocab_size,
         "hidden_size": cfg.d_model,
         "intermediate_size": cfg.d_ff,
@@ -302,11 +313,11 @@ def _effective(cfg: DecoderConfig) -> DecoderConfig:
     )
 
 
-def _read_rope(fields: "_Fields", head_dim: int, max_position: int) -> RopeConfig:
+def _read_rope(fields: Fields, head_dim: int, max_position: int) -> RopeConfig:
     new = fields.get("rope_parameters", dict, default=None, optional=True)
     old = fields.get("rope_scaling", dict, default=None, optional=True)
     key = "rope_parameters" if new else "rope_scaling"
-    rope = _Fields(new or old or {}, fields.where, key + ".")
+    rope = Fields(new or old or {}, fields.where, key + ".")
     theta = fields.get("rope_theta", float, default=10000.0, low=1, optional=True)
     theta = rope.get("rope_theta", float, default=theta or 10000.0, low=1)
     kind = rope.get("rope_type", str, default=rope.get("type", str, default="default"))
@@ -367,43 +378,3 @@ def _write_rope(rope: RopeConfig, config: dict[str, Any]) -> None:
         # InternLM2's own code, and transformers before 4.43, read "type".
         scaling["type"] = rope.kind
     config["rope_scaling"] = None if rope.kind == "default" else scaling
-
-
-_REQUIRED: Any = object()
-_TYPES = {int: "an integer", float: "a number", bool: "true or false", str: "a string",
-          list: "a list", dict: "an object"}  # fmt: skip
-
-
-class _Fields(NamedTuple):
-    """Typed access to a JSON object; errors name the file and the field."""
-
-    config: Mapping[str, Any]
-    where: str
-    prefix: str = ""
-
-    def get(self, key, kind, default=_REQUIRED, low=None, optional=False):
-        """The value of a key; `optional` lets null through (as the default, if any)."""
-        expected = _TYPES[kind] + (f" >= {low}" if low is not None else "")
-        if key not in self.config:
-            if default is _REQUIRED:
-                raise CheckpointError(
-                    f"{self.where}: {self.prefix}{key} is missing; expected {expected}"
-                )
-            return default
-        value = self.config[key]
-        if value is None and optional:
-            return None
-        if kind is float and type(value) is int and abs(value) <= MOST:
-            value = float(value)
-        # NaN fails every comparison, hence `not >=`.
-        if type(value) is not kind or (low is not None and not value >= low):
-            raise self.error(key, expected)
-        if kind in (int, float) and value > MOST:
-            raise self.error(key, f"{expected} and <= {MOST}")
-        return value
-
-    def error(self, key, expected, value=None) -> CheckpointError:
-        value = self.config.get(key) if value is None else value
-        return CheckpointError(
-            f"{self.where}: {self.prefix}{key} is {value!r}; expected {expected}"
-        )

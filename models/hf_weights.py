@@ -7,7 +7,8 @@ one letter first: InternLM2 stores queries, key and value of a kv head side by s
 ``{i}`` is the layer; our parameters stack layers on axis 0.
 
 Letters: V vocab, D model, N heads, K kv heads, H head dim, F ffn, L layers,
-J = N/K + 2 projections of a kv head (queries, key, value), S scores of a token (1).
+J = N/K + 2 projections of a kv head (queries, key, value), S scores of a token (1),
+P rows of the table of learned positions.
 """
 
 import itertools
@@ -82,12 +83,39 @@ INTERNLM2 = (
     Row("lm_head/kernel", "output.weight", "v d -> d v"),
 )
 
+_OPT = "model.decoder.layers.{i}."
+
+OPT = (
+    Row("embed/embedding", "model.decoder.embed_tokens.weight", "v d -> v d"),
+    Row("embed/positions", "model.decoder.embed_positions.weight", "p d -> p d"),
+    Row("layers/attn_norm/scale", _OPT + "self_attn_layer_norm.weight", "d -> d"),
+    Row("layers/attn_norm/bias", _OPT + "self_attn_layer_norm.bias", "d -> d"),
+    Row("layers/attn/q/kernel", _OPT + "self_attn.q_proj.weight", "nh d -> d n h"),
+    Row("layers/attn/q/bias", _OPT + "self_attn.q_proj.bias", "nh -> n h"),
+    Row("layers/attn/k/kernel", _OPT + "self_attn.k_proj.weight", "kh d -> d k h"),
+    Row("layers/attn/k/bias", _OPT + "self_attn.k_proj.bias", "kh -> k h"),
+    Row("layers/attn/v/kernel", _OPT + "self_attn.v_proj.weight", "kh d -> d k h"),
+    Row("layers/attn/v/bias", _OPT + "self_attn.v_proj.bias", "kh -> k h"),
+    Row("layers/attn/out/kernel", _OPT + "self_attn.out_proj.weight", "d nh -> n h d"),
+    Row("layers/attn/out/bias", _OPT + "self_attn.out_proj.bias", "d -> d"),
+    Row("layers/mlp_norm/scale", _OPT + "final_layer_norm.weight", "d -> d"),
+    Row("layers/mlp_norm/bias", _OPT + "final_layer_norm.bias", "d -> d"),
+    Row("layers/mlp/up/kernel", _OPT + "fc1.weight", "f d -> d f"),
+    Row("layers/mlp/up/bias", _OPT + "fc1.bias", "f -> f"),
+    Row("layers/mlp/down/kernel", _OPT + "fc2.weight", "d f -> f d"),
+    Row("layers/mlp/down/bias", _OPT + "fc2.bias", "d -> d"),
+    Row("final_norm/scale", "model.decoder.final_layer_norm.weight", "d -> d"),
+    Row("final_norm/bias", "model.decoder.final_layer_norm.bias", "d -> d"),
+    Row("lm_head/kernel", "lm_head.weight", "v d -> d v"),
+)
+
 MAPS = {
     "llama": LLAMA,
     "mistral": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA,
     "internlm2": INTERNLM2,
+    "opt": OPT,
 }
 
 
@@ -169,6 +197,7 @@ def decoder_places(cfg: DecoderConfig, model_type: str, shapes=None) -> list[Pla
         "h": cfg.head_dim,
         "f": cfg.d_ff,
         "j": cfg.n_heads // cfg.n_kv_heads + 2,
+        "p": cfg.max_position + cfg.position_offset,
         "s": 1,
     }
     shapes = param_shapes(cfg) if shapes is None else shapes

@@ -32,6 +32,32 @@ class RMSNorm(nn.Module):
         return (wide * scale.astype(jnp.float32)).astype(x.dtype)
 
 
+class LayerNorm(nn.Module):
+    """(x - mean(x)) / std(x) * scale + bias, in float32, returned in x's dtype."""
+
+    eps: float
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        shape, dtype = x.shape[-1:], self.param_dtype
+        scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+        wide = x.astype(jnp.float32)
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(
+            jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps
+        )
+        wide = wide * scale.astype(jnp.float32) + bias.astype(jnp.float32)
+        return wide.astype(x.dtype)
+
+
+def block_norm(cfg: DecoderConfig, name: str | None = None) -> nn.Module:
+    """The norm before a block, or the last one, of the config's kind."""
+    kind = LayerNorm if cfg.norm == "layer" else RMSNorm
+    return kind(cfg.norm_eps, cfg.param_dtype, name=name)
+
+
 class Linear(nn.Module):
     """x [B, T, ins] @ kernel [ins, outs] + bias [outs], in the compute dtype.
 
@@ -72,7 +98,8 @@ class Attention(nn.Module):
 
     ``write(keys, values)`` says what the own block is and what is returned beside the
     output: the own keys themselves, or a cache that they have entered. ``masks``: of
-    the own block and of each context; or `flash.Places`, and no contexts.
+    the own block and of each context; or `flash.Places`, and no contexts. ``rotation``
+    is None where positions are learned: the embeddings have them.
     """
 
     cfg: DecoderConfig
@@ -90,7 +117,8 @@ class Attention(nn.Module):
         if cfg.qk_norm:
             q = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="q_norm")(q)
             k = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="k_norm")(k)
-        q, k = rope_lib.rotate(q, rotation), rope_lib.rotate(k, rotation)
+        if rotation is not None:
+            q, k = rope_lib.rotate(q, rotation), rope_lib.rotate(k, rotation)
         own, written = write(k, v)
         if isinstance(masks, flash.Places):
             y = flash.attention(cfg, q, *own, masks)
@@ -105,7 +133,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
+    """down(silu(gate(x)) * up(x)), or down(relu(up(x)))."""
 
     cfg: DecoderConfig
 
@@ -113,9 +141,12 @@ class MLP(nn.Module):
     def __call__(self, x):
         cfg = self.cfg
         D, F = cfg.d_model, cfg.d_ff
+        down = Linear((F,), (D,), cfg.mlp_bias, cfg, name="down")
+        if cfg.mlp == "relu":
+            up = Linear((D,), (F,), cfg.mlp_bias, cfg, name="up")(x)
+            return down(nn.relu(up))
         gate = Linear((D,), (F,), cfg.mlp_bias, cfg, name="gate")(x)
         up = Linear((D,), (F,), cfg.mlp_bias, cfg, name="up")(x)
-        down = Linear((F,), (D,), cfg.mlp_bias, cfg, name="down")
         return down(nn.silu(gate) * up)
 
 
@@ -127,8 +158,8 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x, rotation, masks, contexts, write=keep_own):
         cfg = self.cfg
-        h = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="attn_norm")(x)
+        h = block_norm(cfg, "attn_norm")(x)
         y, written = Attention(cfg, name="attn")(h, rotation, masks, contexts, write)
         x = x + y
-        h = RMSNorm(cfg.norm_eps, cfg.param_dtype, name="mlp_norm")(x)
+        h = block_norm(cfg, "mlp_norm")(x)
         return x + MLP(cfg, name="mlp")(h), written

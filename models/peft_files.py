@@ -3,7 +3,7 @@ adapter_model.safetensors, which `peft.PeftModel.from_pretrained` reads and writ
 
 PEFT keeps A [rank, inputs] and B [outputs, rank] for each layer apart; here they are
 a [L, inputs, rank] and b [L, rank, *outputs]. Modules go by Llama's names, which all
-families here share; InternLM2's adapters fit its export, which is a Llama.
+families here but OPT share; InternLM2's adapters fit its export, which is a Llama.
 
 A folder may hold a reward model's scalar head, too: PEFT's task SEQ_CLS, whose saved
 module "score" goes over a base loaded as ...ForSequenceClassification with one label.
@@ -23,7 +23,7 @@ from models import tensor_files as files
 from models.adapters import LoRAConfig, adapter_shapes
 from models.config import DecoderConfig
 from models.errors import CheckpointError
-from models.hf_weights import LLAMA, SCORE
+from models.hf_weights import LLAMA, OPT, SCORE
 from models.params import flatten_names, unflatten_names
 from models.paths import absolute, as_path, beside, is_remote
 from models.remote_tensors import RemoteFile
@@ -101,8 +101,8 @@ def save_adapters(
     sources = {}
     for name in targets:
         for layer in _layers(cfg, name):
-            sources[_key(name, "A", layer)] = (f"{name}/a", layer)
-            sources[_key(name, "B", layer)] = (f"{name}/b", layer)
+            sources[_key(cfg, name, "A", layer)] = (f"{name}/a", layer)
+            sources[_key(cfg, name, "B", layer)] = (f"{name}/b", layer)
     if head is not None:
         sources[HEAD] = ("head/kernel", None)
         flat["head/kernel"] = head["kernel"]
@@ -122,7 +122,7 @@ def save_adapters(
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "use_rslora": lora.use_rslora,
-        "target_modules": [_module(name).rpartition(".")[2] for name in targets],
+        "target_modules": [_module(cfg, name).rpartition(".")[2] for name in targets],
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -192,7 +192,9 @@ def load_adapters(folder: str | Path, cfg: DecoderConfig, dtype=jnp.float32) -> 
         one = shape if layers == [None] else shape[1:]
         value = np.empty((len(layers), *one), np.float32)
         for row, layer in enumerate(layers):
-            value[row] = _tensor(path, tensors, _key(kernel, part.upper(), layer), one)
+            value[row] = _tensor(
+                path, tensors, _key(cfg, kernel, part.upper(), layer), one
+            )
         flat[name] = jnp.asarray(value.reshape(shape), dtype)
     return Loaded(unflatten_names(flat), lora, head)
 
@@ -248,17 +250,18 @@ def _tensor(path, tensors, key: str, shape) -> np.ndarray:
     return tensors[key].astype(np.float32).T.reshape(shape)
 
 
-def _module(name: str) -> str:
+def _module(cfg: DecoderConfig, name: str) -> str:
     """ "layers/attn/q/kernel" -> "model.layers.{i}.self_attn.q_proj"."""
-    return next(row.theirs for row in LLAMA if row.ours == name).removesuffix(".weight")
+    rows = OPT if cfg.learned else LLAMA
+    return next(row.theirs for row in rows if row.ours == name).removesuffix(".weight")
 
 
-def _key(name: str, part: str, layer: int | None) -> str:
-    return f"{PREFIX}{_module(name)}.lora_{part}.weight".format(i=layer)
+def _key(cfg: DecoderConfig, name: str, part: str, layer: int | None) -> str:
+    return f"{PREFIX}{_module(cfg, name)}.lora_{part}.weight".format(i=layer)
 
 
 def _layers(cfg: DecoderConfig, name: str) -> list[int | None]:
-    return list(range(cfg.n_layers)) if "{i}" in _module(name) else [None]
+    return list(range(cfg.n_layers)) if "{i}" in _module(cfg, name) else [None]
 
 
 def _shapes(
@@ -276,7 +279,7 @@ def _places(cfg: DecoderConfig, scored: bool) -> dict[str, tuple[str, str, int |
     every = LoRAConfig(rank=1, alpha=1.0, targets=("*",))
     kernels = {name.rpartition("/")[0] for name in _shapes(cfg, every, scored)}
     return {
-        _key(name, part, layer): (name, part, layer)
+        _key(cfg, name, part, layer): (name, part, layer)
         for name in sorted(kernels)
         for layer in _layers(cfg, name)
         for part in "AB"

@@ -66,9 +66,10 @@ def check_prompts(
 
     Args:
       budgets: tokens that may follow each prompt. max_length: the most tokens in all
-        (default: the model's). name: what prompt i is called.
+        (default: the model's; see `DecoderConfig.longest`). name: what prompt i is
+        called.
     """
-    limit = cfg.context if max_length is None else max_length
+    limit = cfg.longest(max_length)
 
     def check_ids(ids, who):
         ids = np.asarray(ids)

@@ -36,6 +36,7 @@ class Rule(NamedTuple):
 # Vocabularies grow by single tokens (32001), and few kv heads meet many devices.
 RULES = (
     Rule(r"embed/embedding", P("tensor", "fsdp"), (0,)),
+    Rule(r"embed/positions", P(None, "fsdp")),
     Rule(r"lm_head/kernel", P("fsdp", "tensor"), (1,)),
     Rule(r"layers/attn/q/kernel", P(None, "fsdp", "tensor", None)),
     Rule(r"layers/attn/[kv]/kernel", P(None, "fsdp", "tensor", None), (2,)),
@@ -47,7 +48,8 @@ RULES = (
     Rule(r"layers/mlp/down/kernel", P(None, "tensor", "fsdp")),
     Rule(r"layers/(attn/out|mlp/down)/bias", P()),
     Rule(r"layers/(attn_norm|mlp_norm|attn/q_norm|attn/k_norm)/scale", P()),
-    Rule(r"final_norm/scale", P()),
+    Rule(r"layers/(attn_norm|mlp_norm)/bias", P()),
+    Rule(r"final_norm/(scale|bias)", P()),
     Rule(r"((scalar|reward|value)_)?head/kernel", P()),
 )
 

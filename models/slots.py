@@ -125,8 +125,8 @@ def prepare(cfg: DecoderConfig, params):
 
 def _is_wide(cfg: DecoderConfig, path, leaf) -> bool:
     """Whether a leaf is cast: norms, and scales of quantised kernels, are exact."""
-    name = jax.tree_util.keystr(path[-1:], simple=True)
-    exact = name in ("scale", "step", "mean")
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    exact = name.endswith(("/scale", "/step", "/mean", "norm/bias"))
     exact = exact or not jnp.issubdtype(leaf.dtype, jnp.floating)
     return not exact and leaf.dtype != cfg.compute_dtype
 

@@ -6,8 +6,8 @@ the layers of a stack, attention logits that are not divided by sqrt(H), a gated
 forward layer, an output matrix of its own. The first T5 has a plain ReLU layer, and
 output logits from the embedding, scaled by D^-0.5.
 
-Letters: B batch, S source length, T target length, N heads, H head dim, D model, F ffn,
-V vocab, L layers.
+Letters: B batch (of targets), R sources, S source length, T target length, N heads,
+H head dim, D model, F ffn, V vocab, L layers.
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from models.config import DType
+from models.sharding import ROWS, constrain
 
 Activation = Literal["relu", "gelu_new", "silu"]
 ACTIVATIONS = {
@@ -35,7 +37,7 @@ class T5Config:
 
     tied: logits from the embedding, times D^-0.5. buckets, max_distance: of the bias.
     context: tokens of a source or target that a run allows; relative positions have no
-    end of their own.
+    end of their own. mesh: the devices that keys and values are spread over.
     """
 
     vocab_size: int
@@ -54,6 +56,7 @@ class T5Config:
     context: int = 2048
     start_id: int = 0
     dtype: DType = "float32"
+    mesh: Mesh | None = None
 
     @property
     def compute_dtype(self):
@@ -71,7 +74,7 @@ class T5Config:
 class Encoded(NamedTuple):
     """What the decoder sees of sources: keys and values of every layer, lengths.
 
-    keys, values: [L, B, N, S, H]; lengths: int32 [B]
+    keys, values: [L, R, N, S, H]; lengths: int32 [R], R sources
     """
 
     keys: jax.Array
@@ -249,19 +252,27 @@ def read_source(cfg: T5Config, params, tokens, lengths) -> Encoded:
 
     cross = params["decoder"]["layers"]["cross"]
     _, (keys, values) = jax.lax.scan(layer, None, cross)
-    return Encoded(keys, values, lengths)
+    return Encoded(_spread(cfg, keys), _spread(cfg, values), lengths)
+
+
+def _spread(cfg: T5Config, x):
+    """Keys or values of all layers over the devices: by rows, and by heads."""
+    return constrain(x, cfg.mesh, None, ROWS, "tensor", None, None)
 
 
 def _decode(cfg, params, tokens, positions, cache: Cache, visible, source: Encoded):
     """Logits [B, T, V] of target tokens [B, T] at positions [T], and the new cache.
 
     The tokens enter the cache at their positions; `visible` bool [T, cache length].
+    Rows b of the targets belong to source b // (B / R): the samples of a source share
+    its keys and values, as if their queries were of one target.
     """
     stack = params["decoder"]
     place = jnp.arange(cache.keys.shape[-2])
     own = _bias(cfg, stack["bias"]["embedding"], positions, place, False)[None]
     own = jnp.where(visible[None, None], own, BANNED)
-    S = source.keys.shape[-2]
+    (B, T), (R, S) = tokens.shape, (source.keys.shape[1], source.keys.shape[-2])
+    samples, D = B // R, cfg.d_model
     seen = jnp.arange(S)[None] < source.lengths[:, None]
     across = jnp.where(seen, 0.0, BANNED)[:, None, None]
     x = params["embed"]["embedding"][tokens].astype(cfg.compute_dtype)
@@ -276,15 +287,17 @@ def _decode(cfg, params, tokens, positions, cache: Cache, visible, source: Encod
         x += _attend(cfg, q, keys, values, own, p["attn"]["out"]["kernel"])
         h = _norm(cfg, x, p["cross_norm"]["scale"])
         q = _heads(cfg, h, p["cross"]["q"]["kernel"])
+        q = q.reshape(R, samples, cfg.n_heads, T, cfg.head_dim)
+        q = q.swapaxes(1, 2).reshape(R, cfg.n_heads, samples * T, cfg.head_dim)
         out = p["cross"]["out"]["kernel"]
-        x += _attend(cfg, q, cross_keys, cross_values, across, out)
+        x += _attend(cfg, q, cross_keys, cross_values, across, out).reshape(B, T, D)
         x += _mlp(cfg, _norm(cfg, x, p["mlp_norm"]["scale"]), p["mlp"])
         return x, (keys, values)
 
     xs = (stack["layers"], cache.keys, cache.values, source.keys, source.values)
     x, written = jax.lax.scan(layer, x, xs)
     x = _norm(cfg, x, stack["final_norm"]["scale"])
-    return _logits(cfg, params, x), Cache(*written)
+    return _logits(cfg, params, x), Cache(*(_spread(cfg, x) for x in written))
 
 
 def _logits(cfg: T5Config, params, x):
@@ -305,7 +318,7 @@ def _logits(cfg: T5Config, params, x):
 def empty_cache(cfg: T5Config, rows: int, length: int) -> Cache:
     """A cache for `length` target tokens of each row."""
     shape = (cfg.n_decoder_layers, rows, cfg.n_heads, length, cfg.head_dim)
-    return Cache(*(jnp.zeros(shape, cfg.compute_dtype) for _ in "kv"))
+    return Cache(*(_spread(cfg, jnp.zeros(shape, cfg.compute_dtype)) for _ in "kv"))
 
 
 def step(cfg: T5Config, params, tokens, position, cache: Cache, source: Encoded):

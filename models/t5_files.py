@@ -21,6 +21,7 @@ from models.sharding import RULES as DECODER_RULES
 from models.sharding import Rule
 from models.t5 import ACTIVATIONS, T5Config
 
+MODEL_TYPES = ("t5",)
 # A decoder's, and the same for what a decoder does not have.
 RULES = (
     *DECODER_RULES,
@@ -117,7 +118,7 @@ def read_config(directory: str | Path, dtype: DType = "float32") -> T5Config:
 
 def from_hf(config: Mapping[str, Any], where: str, dtype: DType = "float32"):
     """The architecture of a config.json; CheckpointError names what it cannot be."""
-    if config.get("model_type") not in ("t5",):
+    if config.get("model_type") not in MODEL_TYPES:
         raise CheckpointError(
             f"{where}: model_type is {config.get('model_type')!r}; expected 't5'"
         )
@@ -211,7 +212,7 @@ def from_pretrained(
     files.check_dtypes(folder, _tensors(cfg))
     shapes = t5.param_shapes(cfg)
     params = load_params(weight_places(cfg), shapes, folder, mesh, RULES)
-    return Pretrained(cfg, params, config)
+    return Pretrained(dataclasses.replace(cfg, mesh=mesh), params, config)
 
 
 def save_pretrained(

@@ -7,10 +7,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from models import hf_config
+from models import hf_config, t5_files
+from models import tensor_files as files
 from models.config import DecoderConfig, RopeConfig
 from models.errors import CheckpointError
 from models.pretrained import read_config
+from models.t5 import T5Config
 from train.errors import ConfigError
 from train.settings import nearest
 
@@ -40,11 +42,36 @@ def _llama(
     )
 
 
+def _opt(d_model: int, n_layers: int, heads: int) -> DecoderConfig:
+    return hf_config.from_hf(
+        {
+            "model_type": "opt",
+            "vocab_size": 50272,
+            "hidden_size": d_model,
+            "ffn_dim": 4 * d_model,
+            "num_hidden_layers": n_layers,
+            "num_attention_heads": heads,
+        }
+    )
+
+
 LLAMA_7B = _llama(4096, 32, 11008)
 CODE_7B = _llama(4096, 32, 11008, None, 32016, 16384, 1e6)
 CODE_34B = _llama(8192, 48, 22016, 8, 32000, 16384, 1e6)
 
-MODELS = {
+T5 = t5_files.MODEL_TYPES
+UL2 = T5Config(  # 20B
+    vocab_size=32128,
+    d_model=4096,
+    n_heads=16,
+    head_dim=256,
+    d_ff=16384,
+    n_layers=32,
+    n_decoder_layers=32,
+    activation="silu",
+)
+
+MODELS: dict[str, DecoderConfig | T5Config] = {
     "llama-7b": dataclasses.replace(LLAMA_7B, max_position=2048),
     "llama-65b": _llama(8192, 80, 22016, max_position=2048),
     "llama2-7b": LLAMA_7B,
@@ -58,9 +85,14 @@ MODELS = {
     "llemma-34b": dataclasses.replace(CODE_34B, max_position=4096),
     "vicuna-7b": LLAMA_7B,
     "vicuna-13b": _llama(5120, 40, 13824),
+    "opt-1.3b": _opt(2048, 24, 32),
+    "opt-13b": _opt(5120, 40, 40),
+    "opt-30b": _opt(7168, 48, 56),
+    "ul2": UL2,
 }
 # Names on the Hugging Face hub, without the owner's, that are not those above.
 PUBLISHED = {
+    "ul2-20b": "ul2",
     "llama-2-7b": "llama2-7b",
     "llama-2-13b": "llama2-13b",
     "llama-2-70b": "llama2-70b",
@@ -83,7 +115,7 @@ def by_checkpoint(checkpoint: str | None) -> str | None:
 
 def model_shape(
     flag: str, name: str | None, checkpoint: str | None, key: str, dtype: str
-) -> DecoderConfig:
+) -> DecoderConfig | T5Config:
     """The architecture to plan with: named by a flag, else that of a checkpoint.
 
     Args:
@@ -95,6 +127,8 @@ def model_shape(
     file that is not a model's.
     """
     if name is None and checkpoint is not None and Path(checkpoint).is_dir():
+        if files.read_json(Path(checkpoint) / "config.json").get("model_type") in T5:
+            return t5_files.read_config(checkpoint, dtype)
         return read_config(checkpoint, dtype)
     name = by_checkpoint(checkpoint) if name is None else name
     if name is None:
@@ -115,4 +149,6 @@ def model_shape(
         config = json.loads(path.read_text())
     except ValueError as e:
         raise CheckpointError(f"{path}: not JSON: {e}") from e
+    if config.get("model_type") in T5:
+        return t5_files.from_hf(config, str(path), dtype)
     return dataclasses.replace(hf_config.from_hf(config, str(path)), dtype=dtype)

@@ -20,9 +20,11 @@ from data.batch import LabelBatch, PairBatch
 from data.pairs import PreferenceBatch
 from models import decoder, reward_model
 from models.config import DecoderConfig
+from models.t5 import T5Config
 from train import decoder as train_decoder
 from train.decoder import flops_per_token
 from train.dpo import DPOConfig, dpo_loss
+from train.errors import ConfigError
 from train.lora import check_lora
 from train.optim import make_optimizer
 from train.plan_pieces import (
@@ -37,6 +39,7 @@ from train.plan_pieces import (
 )
 from train.plan_ppo import ppo_pieces
 from train.plan_sampling import SampleRun, ScoreRun, sample_pieces, score_pieces
+from train.plan_sources import SourceRun, source_pieces
 from train.ppo_run import RunConfig
 from train.preference import pair_log_probs
 from train.reference import pair_chunk
@@ -174,6 +177,12 @@ RUNS = {
         "sampling", sample_pieces, None, ("samples", "max_new_tokens", "sampling.slots")
     ),
     ScoreRun: Kind("scores", score_pieces, None, ("rows", "length")),
+    SourceRun: Kind(
+        "sampling, encoder-decoder",
+        source_pieces,
+        None,
+        ("samples", "max_new_tokens", "sampling.slots"),
+    ),
 }
 NAMES = {cls: kind.name for cls, kind in RUNS.items()}
 OPTIONAL = ("prefix", "optimizer.kind", "lora.rank", "lora.base")
@@ -200,8 +209,10 @@ def settings(cfg) -> dict:
     return own | {key: get(key) for key in OPTIONAL if get(key)}
 
 
-def on_tpu(model: DecoderConfig, cfg) -> DecoderConfig:
+def on_tpu(model: DecoderConfig | T5Config, cfg) -> DecoderConfig | T5Config:
     """An architecture as a TPU computes it in a run."""
+    if isinstance(model, T5Config):
+        return dataclasses.replace(model, dtype=cfg.dtype)
     return dataclasses.replace(
         model,
         dtype=cfg.dtype,
@@ -212,7 +223,15 @@ def on_tpu(model: DecoderConfig, cfg) -> DecoderConfig:
 
 
 def pieces(cfg, given: Given, mesh: Mesh) -> list[Piece]:
-    """The functions of a run of one of these kinds."""
+    """The functions of a run of one of these kinds.
+
+    Raises ConfigError for an encoder-decoder, of which nothing but sampling is planned.
+    """
+    if isinstance(given.model, T5Config) != isinstance(cfg, SourceRun):
+        raise ConfigError(
+            f"--model: {NAMES[type(cfg)]} of {type(given.model).__name__} cannot be "
+            "planned; of an encoder-decoder sampling can, and nothing else"
+        )
 
     def on_mesh(model):
         return None if model is None else dataclasses.replace(model, mesh=mesh)

@@ -20,12 +20,12 @@ from jax.sharding import AbstractMesh, AxisType
 
 from data.batch import LabelBatch, PairBatch
 from data.pairs import PreferenceBatch
-from models import decoder, reward_model, slots
+from models import decoder, reward_model, slots, t5, t5_files
 from models.adapters import LoRAConfig, init_adapters
 from models.params import flatten_names
 from models.quantized import quantize_params
 from models.sampling import Sampling
-from models.sharding import MESH_AXES, fill_rows
+from models.sharding import MESH_AXES, fill_rows, param_shardings
 from train.mesh import replicated
 from train.optim import OptimizerConfig, make_optimizer
 from train.plan_models import MODELS
@@ -43,6 +43,8 @@ FOLDER = Path(__file__).parents[1] / "golden"
 COMMAND = "PYTHONPATH=.:tests python tests/helpers/golden_shardings.py"
 MESHES = ("8x1x1", "2x2x2", "1x4x2", "1x64x1", "1x16x16", "1x4x1x2")
 NAMES = ("llama2-7b", "llama2-70b", "codellama-34b")
+# Of 56 heads, which no 16 devices divide.
+OPT_MESHES = (*MESHES[:4], "1x32x8", MESHES[5])
 LORA = LoRAConfig(rank=64, alpha=16.0, targets=("layers/attn/*", "layers/mlp/*"))
 SMALL = 2**20  # sums below this many bytes are not written
 
@@ -157,17 +159,25 @@ def of_rl(mesh: AbstractMesh) -> dict:
     }
 
 
-def document(make) -> dict:
+def of_ul2(mesh: AbstractMesh) -> dict:
+    """UL2-20B's parameters and their moments."""
+    shapes = t5.param_shapes(MODELS["ul2"])
+    shardings = param_shardings(shapes, mesh, t5_files.RULES)
+    params = jax.tree.map(placed, shapes, shardings)
+    return {"parameters": params, "adamw": moments(params, "adamw")}
+
+
+def document(make, meshes: tuple[str, ...] = MESHES) -> dict:
     """The content of a file: `make(mesh)` is {kind: tree of shapes with shardings}."""
-    by_mesh = {name: make(mesh_of(name)) for name in MESHES}
+    by_mesh = {name: make(mesh_of(name)) for name in meshes}
     out = {}
-    for kind in by_mesh[MESHES[0]]:
+    for kind in by_mesh[meshes[0]]:
         trees = {name: flatten_names(kinds[kind]) for name, kinds in by_mesh.items()}
         out[kind] = {
             leaf: _joined(
                 {m: told(tree[leaf].sharding.spec) for m, tree in trees.items()}
             )
-            for leaf in trees[MESHES[0]]
+            for leaf in trees[meshes[0]]
         }
         bytes_ = {m: sum(map(_bytes, tree.values())) for m, tree in trees.items()}
         if max(bytes_.values()) >= SMALL:
@@ -194,8 +204,11 @@ def _joined(by_mesh: dict[str, str]):
     return {" ".join(meshes): text for text, meshes in groups.items()}
 
 
-DOCUMENTS = {name: functools.partial(of_model, name) for name in NAMES}
-DOCUMENTS["llama2-7b-rl"] = of_rl
+DOCUMENTS = {name: (functools.partial(of_model, name), MESHES) for name in NAMES} | {
+    "llama2-7b-rl": (of_rl, MESHES),
+    "opt-30b": (functools.partial(of_model, "opt-30b"), OPT_MESHES),
+    "ul2": (of_ul2, MESHES),
+}
 
 
 def differences(was: dict, now: dict, where: str = "") -> list[str]:
@@ -223,5 +236,5 @@ def as_text(found: dict) -> str:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name, make in DOCUMENTS.items():
-        (FOLDER / f"{name}.json").write_text(as_text(document(make)))
+    for name, what in DOCUMENTS.items():
+        (FOLDER / f"{name}.json").write_text(as_text(document(*what)))

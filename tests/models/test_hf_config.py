@@ -192,6 +192,12 @@ def test_expressible_or_refused(family, fields):
         assert getattr(again, key) == getattr(cfg, key)
 
 
+def test_a_family_that_refuses_the_sizes_is_not_chosen():
+    """InternLM2 and OPT have heads of d_model / n_heads; a Llama need not."""
+    cfg = dataclasses.replace(from_hf(MINIMAL), head_dim=10)
+    assert default_model_type(cfg) == "llama"
+
+
 BAD = [
     (dict(model_type="gpt2"), "model_type", "llama, mistral, qwen2, qwen3, internlm2"),
     (dict(model_type=None), "model_type", "a string"),

@@ -15,15 +15,20 @@ from models.decoder import param_shapes
 from models.errors import CheckpointError
 from models.params import flatten_names
 
+OPT = dict(
+    norm="layer", mlp="relu", positions="learned", position_offset=2, max_position=3
+)
+
 
 @st.composite
 def configs(draw):
     """(model_type, config) over small shapes, with any biases that the map knows."""
     model_type = draw(st.sampled_from(sorted(hf_weights.MAPS)))
     kv_heads = draw(st.integers(1, 3))
-    native = model_type != "internlm2"
+    native = model_type not in ("internlm2", "opt")
     return model_type, dataclasses.replace(
         forward.TINY,
+        **(OPT if model_type == "opt" else {}),
         vocab_size=draw(st.integers(1, 7)),
         d_model=draw(st.integers(1, 5)),
         n_layers=draw(st.integers(1, 3)),
@@ -33,7 +38,7 @@ def configs(draw):
         d_ff=draw(st.integers(1, 5)),
         qkv_bias=draw(st.booleans()),
         out_bias=draw(st.booleans()),
-        mlp_bias=native and draw(st.booleans()),
+        mlp_bias=model_type != "internlm2" and draw(st.booleans()),
         qk_norm=native and draw(st.booleans()),
         tie_embeddings=draw(st.booleans()),
     )

@@ -9,7 +9,7 @@ from helpers.golden_shardings import COMMAND, DOCUMENTS, FOLDER, differences, do
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_shardings_are_those_that_are_kept(name):
     kept = json.loads((FOLDER / f"{name}.json").read_text())
-    changed = differences(kept, document(DOCUMENTS[name]))
+    changed = differences(kept, document(*DOCUMENTS[name]))
     assert not changed, "\n".join(
         [f"{name}.json:", *changed, f"If this is meant: {COMMAND}"]
     )
