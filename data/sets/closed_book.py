@@ -39,24 +39,32 @@ def read_natural_questions(path) -> Iterator[QARow]:
 
     Raises DataError naming file, line and field.
     """
+    for where, row in natural_questions_lines(path):
+        made = parse_natural_question(row, where)
+        if made is not None:
+            yield made
+
+
+def natural_questions_lines(path) -> Iterator[tuple[str, Any]]:
+    """(place, row) of every line, as `parse_natural_question` takes them."""
     opened = gzip.open if str(path).endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
+                yield where, json.loads(line)
             except ValueError as e:
                 raise DataError(f"{where}: not JSON: {e}") from e
-            made = parse_natural_question(row, where)
-            if made is not None:
-                yield made
 
 
-def parse_natural_question(row: Any, where: str) -> QARow | None:
+def parse_natural_question(
+    row: Any, where: str, most_tokens: int | None = None
+) -> QARow | None:
     """A line of the full format; None for one without a short and a long answer.
 
     Of several annotators' long answers, the longest in bytes; of their short answers,
-    all, in order, each once.
+    all, in order, each once. most_tokens: longer short answers, in tokens of the data
+    set, do not count.
     """
     row = _fields(
         row,
@@ -84,6 +92,11 @@ def parse_natural_question(row: Any, where: str) -> QARow | None:
             long = span
         for short in annotation["short_answers"]:
             found = _span(short, at, len(page))
+            if found and most_tokens is not None:
+                fields = {"start_token": int, "end_token": int}
+                tokens = _fields(short, at, fields)
+                if tokens["end_token"] - tokens["start_token"] > most_tokens:
+                    continue
             text = wiki_html.to_text(page[slice(*found)]) if found else ""
             answers += [text] if text else []
     if long is None or not answers:
@@ -117,24 +130,32 @@ def _span(value: Any, where: str, size: int) -> tuple[int, int] | None:
 
 def from_tfds_natural_questions(rows: Iterable[dict], name: str) -> Iterator[QARow]:
     """The same of TFDS `natural_questions/default`, whose sequences are columns."""
+    for where, row in natural_questions_of_tfds(rows, name):
+        made = parse_natural_question(row, where)
+        if made is not None:
+            yield made
+
+
+def natural_questions_of_tfds(
+    rows: Iterable[dict], name: str
+) -> Iterator[tuple[str, Any]]:
+    """(place, row) of TFDS's rows in the shape of the published lines."""
     for number, row in enumerate(rows, start=1):
         where = f"tfds:{name}: row {number}"
         row = _fields(
             row, where, {"id": (str, int), "question": dict, "document": dict,
                          "annotations": (dict, list)},
         )  # fmt: skip
-        yields = {
+        made = {
             "example_id": row["id"],
             "question_text": row["question"].get("text"),
             "document_title": row["document"].get("title"),
             "document_html": row["document"].get("html"),
             "annotations": _rows_of(row["annotations"]),
         }
-        for annotation in yields["annotations"]:
+        for annotation in made["annotations"]:
             annotation["short_answers"] = _rows_of(annotation.get("short_answers", []))
-        made = parse_natural_question(yields, where)
-        if made is not None:
-            yield made
+        yield where, made
 
 
 def _rows_of(columns: Any) -> list:

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from data.records import read_records, write_jsonl
-from research.easy_to_hard.weights import devices, load
+from research.easy_to_hard.weights import devices
 from research.recite import methods, prompts
-from research.recite.generation import Model
+from research.recite.generation import Checkpoint, open_model
 from research.recite.methods import Answered, Asked
 from research.recite.records import Entry, read_items
 from research.recite.retrieval import retrieve
@@ -57,7 +57,7 @@ def answer(
     folder: Path,
     *,
     data: StageResult,
-    model: StageResult | str,
+    model: StageResult | Checkpoint,
     task: Task,
     settings: Methods,
     method: str,
@@ -74,7 +74,7 @@ def answer_in_context(
     folder: Path,
     *,
     data: StageResult,
-    model: StageResult | str,
+    model: StageResult | Checkpoint,
     task: Task,
     settings: Methods,
     context: str,
@@ -104,7 +104,7 @@ def robust(
     folder: Path,
     *,
     data: StageResult,
-    model: StageResult | str,
+    model: StageResult | Checkpoint,
     task: Task,
     settings: Methods,
     dtype: str,
@@ -146,8 +146,8 @@ def diversify(
     folder: Path,
     *,
     data: StageResult,
-    model: StageResult | str,
-    reciter: StageResult | str,
+    model: StageResult | Checkpoint,
+    reciter: StageResult | Checkpoint,
     task: Task,
     settings: Methods,
     dtype: str,
@@ -176,8 +176,8 @@ def answer_hinted(
     folder: Path,
     *,
     data: StageResult,
-    model: StageResult | str,
-    reciter: StageResult | str,
+    model: StageResult | Checkpoint,
+    reciter: StageResult | Checkpoint,
     task: Task,
     settings: Methods,
     dtype: str,
@@ -199,10 +199,9 @@ def prepare(
     data, model, task: Task, settings: Methods, dtype, seed, mesh=None
 ) -> tuple[Asked, list[Entry]]:
     """What a method is given, and the questions as they are on disk."""
-    cfg, params, tokenizer, _ = load(model, dtype, mesh=devices(mesh))
     entries = read_items(data.folder / f"{task.name}.jsonl")
     asked = Asked(
-        Model(cfg, params, tokenizer),
+        open_model(model, dtype, devices(mesh)),
         task,
         settings,
         exemplars(data, task, settings.shots, seed),
@@ -226,7 +225,8 @@ def write_rows(folder: Path, entries: Sequence[Entry], found: Answered) -> dict:
         folder / "answers.jsonl",
         [Row(e.id, r, a, v, {"prompt": p})._asdict() for e, r, a, v, p in rows],
     )
-    return {"questions": len(entries), "exemplars_dropped": found.dropped}
+    left_out = {"exemplars_dropped": found.dropped, "contexts_cut": found.cut}
+    return {"questions": len(entries), **left_out}
 
 
 def read_rows(stage: StageResult) -> list[Row]:

@@ -37,6 +37,8 @@ def verdicts(
     K = scores.settings.paths
 
     def compare(claim: str, task: str, better: str, worse: str, evidence: str):
+        if not (scores.has(better, task) and scores.has(worse, task)):
+            return
         right, other = scores.right(better, task), scores.right(worse, task)
         gain = bootstrap(right - other, draws)
         full = unbeatable(other.mean(), evidence.split(" minus ")[-1].capitalize())
@@ -72,18 +74,18 @@ def verdicts(
             f"vote of {K} recitations minus vote of {K} chains of thought",
         )  # fmt: skip
     first = next(iter(scores.tasks))
-    if scores.has("diversified", first):
-        compare(
-            "Diversified recitation, from hints, beats sampled recitation",
-            first, "diversified", "recite",
-            f"one context of all passages minus vote of {K} recitations",
-        )  # fmt: skip
-        compare(
-            "The same with one model on both sides",
-            first, "diversified", "hinted votes",
-            "one context of all passages minus vote of the hinted model's recitations",
-        )  # fmt: skip
-    made += [_robust(scores, task, draws) for task in scores.tasks]
+    compare(
+        "Diversified recitation, from hints, beats sampled recitation",
+        first, "diversified", "recite",
+        f"one context of all passages minus vote of {K} recitations",
+    )  # fmt: skip
+    compare(
+        "The same with one model on both sides",
+        first, "diversified", "hinted votes",
+        "one context of all passages minus vote of the hinted model's recitations",
+    )  # fmt: skip
+    robust = [task for task in scores.tasks if scores.has("robust", task)]
+    made += [_robust(scores, task, draws) for task in robust]
     for task in one:
         compare(
             "The gold passage is worth more than a retrieved one",

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from data.errors import DataError
 from data.packing import fit as fit_length
 from data.records import read_records, write_jsonl
 from research.easy_to_hard.generators import train
@@ -22,7 +23,7 @@ from research.easy_to_hard.weights import devices, load
 from research.recite import prompts, scoring
 from research.recite.answering import exemplars
 from research.recite.documents import list_document, text_document
-from research.recite.generation import Drawn, Model, draw
+from research.recite.generation import Checkpoint, Drawn, draw, open_model
 from research.recite.prompts import Item
 from research.recite.records import read_items
 from research.recite.settings import Methods, Task
@@ -54,7 +55,7 @@ def make_questions(
     folder: Path,
     *,
     data: StageResult,
-    model: StageResult | str,
+    model: StageResult | Checkpoint,
     task: Task,
     settings: Methods,
     hinted: Hinted,
@@ -67,13 +68,14 @@ def make_questions(
     Left out, and counted: texts that do not end in a question mark, that copy their
     passage, that are there already, or that the test asks.
     """
-    cfg, params, tokenizer, _ = load(model, dtype, mesh=devices(mesh))
-    asking = Model(cfg, params, tokenizer)
+    asking = open_model(model, dtype, devices(mesh))
+    if asking.reads:
+        raise DataError("hinted: expected a decoder, not a model of the T5 family")
     pages = [r.row for r in read_records(data.folder / "passages.jsonl")]
     rng = np.random.default_rng([seed, 8])
     chosen = [pages[i] for i in rng.permutation(len(pages))[: hinted.passages]]
     shown = exemplars(data, task, settings.shots, seed)
-    room = min(settings.length, cfg.context)
+    room = min(settings.length, asking.room(hinted.question_tokens))
     ids = []
     for page in chosen:
 
@@ -135,7 +137,7 @@ def learn_hints(
     *,
     data: StageResult,
     questions: StageResult,
-    model: StageResult | str,
+    model: StageResult | Checkpoint,
     hinted: Hinted,
     dtype: str,
     remat: str,
@@ -144,7 +146,8 @@ def learn_hints(
 ) -> dict:
     """Stage: the model fine-tuned on question -> hint, passage."""
     mesh = devices(mesh)
-    cfg, params, tokenizer, hf_config = load(model, dtype, remat, mesh)
+    start = model.path if isinstance(model, Checkpoint) else model
+    cfg, params, tokenizer, hf_config = load(start, dtype, remat, mesh)
     file = questions.folder / "questions.jsonl"
     rows = [r.row for r in read_records(file)] if questions.value["kept"] else []
     examples = [

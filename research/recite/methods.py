@@ -13,6 +13,7 @@ All share one prompt for the answer, which has no recitation among its exemplars
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -44,6 +45,7 @@ class Answered(NamedTuple):
 
     prompts: what the paths were drawn from, exemplars and all
     dropped: exemplars that did not fit into a prompt, over all prompts
+    cut: contexts that lost their ends, to leave exemplars their room
     """
 
     recitations: list[list[str]]
@@ -51,24 +53,58 @@ class Answered(NamedTuple):
     voted: list[str]
     prompts: list[str]
     dropped: int
+    cut: int = 0
 
 
-def _prompts(asked: Asked, block, contexts=None) -> tuple[list[list[int]], int]:
-    """(ids of the prompt of each question, how many exemplars did not fit)."""
-    made, dropped = [], 0
-    room = min(asked.settings.length, asked.model.cfg.context)
-    for i, question in enumerate(asked.questions):
+class _Prompts(NamedTuple):
+    """Ids of the prompt of each question, and what did not fit; see `Answered`."""
 
-        def text(exemplars, question=question, i=i):
+    ids: list[list[int]]
+    dropped: int
+    cut: int
+
+
+def _prompts(asked: Asked, block, contexts=None) -> _Prompts:
+    model, settings = asked.model, asked.settings
+    new_tokens = max(settings.recitation_tokens, settings.answer_tokens)
+    room = model.room(new_tokens)
+    if model.counter is None:  # one count, of the model's own tokens
+        length, options = min(settings.length, room), {}
+    else:
+        length, options = settings.length, {"count": model.count, "room": room}
+
+    def fitted(question: str, context: str | None):
+        def text(exemplars):
             # The item's own passages are never shown: a block's prompt has none.
             bare = Item(question, "", ("", ""))
             shown = prompts.few_shot(block, exemplars, bare)
-            return shown if contexts is None else prompts.in_context(contexts[i], shown)
+            return shown if context is None else prompts.in_context(context, shown)
 
-        fitted = prompts.fit(asked.model.encode, text, asked.exemplars, room)
-        made.append(fitted.ids)
-        dropped += fitted.dropped
-    return made, dropped
+        return prompts.fit(model.encode, text, asked.exemplars, length, **options)
+
+    made, dropped, cut = [], 0, 0
+    for i, question in enumerate(asked.questions):
+        context = None if contexts is None else contexts[i]
+        if context:
+            context = _cut_context(partial(fitted, question), context)
+            cut += context != contexts[i]
+        found = fitted(question, context)
+        made.append(found.ids)
+        dropped += found.dropped
+    return _Prompts(made, dropped, cut)
+
+
+def _cut_context(fitted, context: str) -> str:
+    """As much of a context as leaves the exemplars that fit without it in place."""
+    alone = fitted("").dropped
+
+    def fits(text: str) -> bool:
+        try:
+            return fitted(text).dropped <= alone
+        except ValueError:  # not even without exemplars
+            return False
+
+    return prompts.cut_to_fit(context, fits)
 
 
 def _answer_rules(task: Task):
@@ -81,7 +117,7 @@ def _answer_rules(task: Task):
 def direct(asked: Asked, samples: int = 0) -> Answered:
     """Answers without reciting: greedy, or `samples` drawn and voted."""
     block, cut = _answer_rules(asked.task)
-    ids, dropped = _prompts(asked, block)
+    ids, dropped, _ = _prompts(asked, block)
     texts = _drawn(asked, ids, asked.settings.answer_tokens, samples, "direct", PART)
     answers = [[cut(text) for text in row] for row in texts]
     empty = [[""] * len(row) for row in answers]
@@ -91,7 +127,7 @@ def direct(asked: Asked, samples: int = 0) -> Answered:
 
 def chain_of_thought(asked: Asked, samples: int) -> Answered:
     """Rationales and answers of questions of two hops."""
-    ids, dropped = _prompts(asked, prompts.reasoned_block)
+    ids, dropped, _ = _prompts(asked, prompts.reasoned_block)
     tokens = asked.settings.recitation_tokens
     texts = _drawn(asked, ids, tokens, samples, "thoughts", PART)
     thoughts = [[prompts.cut(text, PART) for text in row] for row in texts]
@@ -125,7 +161,7 @@ def _recitations(asked: Asked, samples: int, first_only: bool):
         block, stop, keep = prompts.recitation_block, PART, prompts.cut_recitation
     if first_only:
         keep = prompts.first_recitation
-    ids, dropped = _prompts(asked, block)
+    ids, dropped, _ = _prompts(asked, block)
     tokens = asked.settings.recitation_tokens
     texts = _drawn(asked, ids, tokens, samples, "recitations", stop)
     return [[keep(text) for text in row] for row in texts], ids, dropped
@@ -142,14 +178,15 @@ def answer_from(asked: Asked, contexts: Sequence[Sequence[str]]) -> Answered:
         (i, context) for i, row in enumerate(contexts) for context in dict.fromkeys(row)
     ]
     each = asked._replace(questions=[asked.questions[i] for i, _ in pairs])
-    ids, dropped = _prompts(each, block, [context for _, context in pairs])
+    ids, dropped, cut_short = _prompts(each, block, [context for _, context in pairs])
     texts = _drawn(asked, ids, asked.settings.answer_tokens, 0, "answers", PART)
     found = {pair: cut(row[0]) for pair, row in zip(pairs, texts, strict=True)}
     answers = [[found[i, context] for context in row] for i, row in enumerate(contexts)]
     voted = [vote(row) for row in answers]
     first = {i: text for (i, _), text in reversed([*zip(pairs, ids, strict=True)])}
     shown = _texts(asked, [first[i] for i in range(len(contexts))])
-    return Answered([list(row) for row in contexts], answers, voted, shown, dropped)
+    recitations = [list(row) for row in contexts]
+    return Answered(recitations, answers, voted, shown, dropped, cut_short)
 
 
 class Diversified(NamedTuple):
@@ -176,7 +213,7 @@ def diversified(reciter: Asked, reader: Asked) -> Diversified:
       reader: what answers, with its exemplars; the same questions.
     """
     settings = reciter.settings
-    ids, _ = _prompts(reciter, prompts.recitation_block)
+    ids = _prompts(reciter, prompts.recitation_block).ids
     texts = _drawn(
         reciter, ids, settings.recitation_tokens, settings.paths, "hints", "\n"
     )

@@ -14,6 +14,7 @@ reciting is compared with nothing but itself. (In the original code two of three
 prompts had three newlines before the last `A:`, where their exemplars had two.)
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -99,24 +100,57 @@ def fit(
     make: Callable[[Sequence[Item]], str],
     exemplars: Sequence[Item],
     length: int,
+    *,
+    count: Callable[[str], int] | None = None,
+    room: int | None = None,
 ) -> Fitted:
     """The prompt with as many of the last exemplars as fit into `length` tokens.
 
     The original code cuts the front of the text, through an exemplar if it so happens;
     here an exemplar is in the prompt whole or not at all. Raises ValueError where even
     the bare question is too long.
+
+    count: how tokens are counted, where not by `encode`; its own may be at most `room`.
     """
     for dropped in range(len(exemplars) + 1):
-        ids = encode(make(exemplars[dropped:]))
-        if len(ids) <= length:
+        text = make(exemplars[dropped:])
+        ids = encode(text)
+        tokens = len(ids) if count is None else count(text)
+        if tokens <= length and (room is None or len(ids) <= room):
             return Fitted(ids, dropped)
     raise ValueError(
-        f"the prompt has {len(ids)} tokens without any exemplar, over the limit of "
-        f"{length}"
+        f"the prompt has {tokens} tokens without any exemplar, over the limit of "
+        f"{length}" + ("" if room is None else f", or {len(ids)} over {room}")
     )
 
 
+def cut_to_fit(context: str, fits: Callable[[str], bool]) -> str:
+    """The context, or of one that does not fit as many of its first words as do."""
+    if fits(context):
+        return context
+    ends = [match.end() for match in re.finditer(r"\S+", context)]
+    few, many = 0, len(ends)  # words: so few fit, so many do not
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (
+            (middle, many) if fits(context[: ends[middle - 1]]) else (few, middle)
+        )
+    return context[: ends[few - 1]] if few else ""
+
+
 # --- what is kept of a model's text -------------------------------------------------
+
+STARTS = ("Question:", "Q:")  # of what follows an exemplar
+
+
+def with_lines(text: str) -> str:
+    """The breaks before what begins a line in a prompt, for texts of models without.
+
+    T5's tokenizer makes a space of every line break, so that such a model tells by the
+    words alone that an exemplar has ended.
+    """
+    text = re.sub(r"(^|\s+)(?=(Question|Q):)", BETWEEN, text)
+    return re.sub(r"\s+(?=Answer 2:)", PART, text)
 
 
 def cut(text: str, *marks: str) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from data.errors import DataError
 from data.records import read_records, write_jsonl
+from data.sets.closed_book import QARow
 from data.worlds.encyclopedia import Encyclopedia, Question
 from research.recite.prompts import Item
 
@@ -52,6 +53,16 @@ def write_items(path: Path, book: Encyclopedia, questions: Sequence[Question]) -
             for q in questions
         ],
     )
+
+
+def row_of(row: QARow) -> dict:
+    """A published question as such an object; it has no rationale."""
+    return {
+        **row._asdict(),
+        "answers": list(row.answers),
+        "evidence": list(row.evidence),
+        "rationale": "",
+    }
 
 
 FIELDS = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from research.intervals import Resamples
-from research.recite import claims, tables
+from research.recite import claims, tables, tables_paper
 from research.recite.scores import Scores
 from research.recite.settings import Methods, Task
 from research.report import Report, Section, provenance, write
@@ -19,21 +19,32 @@ def write_report(
     settings: Methods,
     seeds: tuple[int, ...],
     run_info: RunInfo,
+    system: str | None = None,
+    titles: Mapping[str, str] | None = None,
+    shots: Mapping[str, int] | None = None,
 ) -> dict:
     """Stage: the report of what was run.
 
     answers: stages of `research.recite.answering` by "<method> <task> <seed>", and data
     by "world <seed>".
+    system, titles, shots: of a published model; see `tables_paper.Beside`.
     """
     scores, draws = Scores(answers, tasks, settings, seeds), Resamples(0)
     paths, curves = tables.more_paths(scores)
+    if system is None:
+        accuracy = tables.accuracy(scores, draws)
+        contexts = tables.contexts(scores, draws)
+    else:
+        beside = tables_paper.Beside(system, titles, shots)
+        accuracy, contexts = tables_paper.answers(scores, draws, beside), None
+    trivia = titles and [name for name, title in titles.items() if title == "TriviaQA"]
     sections = [
         Section("What holds", claims.verdicts(scores, curves, draws)),
-        tables.accuracy(scores, draws),
+        accuracy,
         tables.hints(scores, draws),
-        tables.contexts(scores, draws),
+        contexts,
         paths,
-        tables.losses(scores),
+        tables.losses(scores, trivia),
         tables.robustness(scores),
         tables.transcripts(scores),
     ]

@@ -8,6 +8,14 @@ from research import plots
 from research.intervals import Resamples, bootstrap
 from research.recite import errors
 from research.recite.scores import Scores
+from research.recite.thesis import (
+    SYSTEMS,
+    TABLE_4_1,
+    TABLE_4_2,
+    TABLE_4_3,
+    TABLE_4_4,
+    TABLE_4_5,
+)
 from research.recite.voting import path_curve, vote
 from research.report import Column, Figure, Interval, Section, Table, Text
 
@@ -24,51 +32,6 @@ NAMES = {
     "retrieved": "BM25, best passage",
     "shuffled": "recitation of another question",
 }
-# Exact match and F1, in per cent (thesis, tables 4.1 to 4.3).
-TABLE_4_1 = {
-    "Natural Questions": {
-        "direct": ("25.76/36.47", "10.16/20.17", "14.97/22.93", "31.45/44.75"),
-        "recite": ("28.70/39.76", "14.16/23.13", "17.84/26.74", "35.84/49.12"),
-    },
-    "TriviaQA": {
-        "direct": ("65.38/71.85", "48.73/54.32", "45.90/50.68", "81.84/86.09"),
-        "recite": ("65.84/72.10", "53.42/58.69", "49.02/54.22", "83.50/88.03"),
-    },
-    "HotpotQA": {
-        "direct": ("20.51/28.90", "16.99/24.99", "16.70/25.21", "28.32/39.03"),
-        "chain of thought": (
-            "23.73/32.80", "17.68/24.87", "16.89/24.03", "34.38/45.50",
-        ),
-        "recite": ("26.46/35.67", "19.04/27.32", "17.77/26.58", "37.11/48.37"),
-    },
-}  # fmt: skip
-TABLE_4_2 = {
-    "direct": "25.76/36.47",
-    "recite": "28.70/39.76",
-    "diversified": "32.20/44.02",
-}
-TABLE_4_3 = {
-    "direct": ("10.16/20.17", "31.45/44.75"),
-    "gold": ("41.02/55.73", "49.32/64.32"),
-    "retrieved": ("16.31/27.66", "33.20/47.45"),
-    "recite": ("14.16/23.13", "35.84/49.12"),
-}
-# Shares of questions and of paths, TriviaQA, in per cent (tables 4.4 and 4.5). That of
-# the right paths is printed as 20.07 for OPT-30B; with 20.70, which is 212 of 1,024
-# questions, the column adds up to 100.
-TABLE_4_4 = {
-    errors.MAJORITY: (53.42, 49.02),
-    errors.NOT_RECITED: (21.09, 22.27),
-    errors.RECITED: (5.66, 8.01),
-    errors.PATH: (19.82, 20.70),
-}
-TABLE_4_5 = {
-    (True, True): (33.60, 30.06),
-    (True, False): (7.87, 9.79),
-    (False, True): (12.10, 12.57),
-    (False, False): (46.44, 47.58),
-}
-SYSTEMS = ("PaLM-62B", "UL2-20B", "OPT-30B", "Codex")
 SHARE = ".1%"
 
 
@@ -76,7 +39,10 @@ def name_of(method: str, scores: Scores) -> str:
     return NAMES[method].format(n=scores.settings.paths)
 
 
-def _cells(scores: Scores, method, task, draws) -> tuple[Interval, Interval]:
+def both_scores(
+    scores: Scores, method: str, task: str, draws: Resamples
+) -> tuple[Interval, Interval]:
+    """Exact match and F1 of the voted answers."""
     return (
         bootstrap(scores.right(method, task), draws),
         bootstrap(scores.overlap(method, task), draws),
@@ -90,7 +56,7 @@ def accuracy(scores: Scores, draws: Resamples) -> Section:
         "recite",
     )  # fmt: skip
     ours = [
-        [task, name_of(method, scores), *_cells(scores, method, task, draws)]
+        [task, name_of(method, scores), *both_scores(scores, method, task, draws)]
         for task in scores.tasks
         for method in methods
         if scores.has(method, task)
@@ -167,7 +133,7 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
     if not scores.has("diversified", task):
         return None
     rows = [
-        [name_of(m, scores), *_cells(scores, m, task, draws), TABLE_4_2.get(m)]
+        [name_of(m, scores), *both_scores(scores, m, task, draws), TABLE_4_2.get(m)]
         for m in ("direct", "recite", "hinted votes", "diversified")
     ]
     runs = scores.of("diversified", task)
@@ -222,7 +188,7 @@ def contexts(scores: Scores, draws: Resamples) -> Section:
         [
             task,
             name_of(method, scores),
-            *_cells(scores, method, task, draws),
+            *both_scores(scores, method, task, draws),
             *TABLE_4_3.get(method, (None, None)),
         ]
         for task in scores.tasks
@@ -259,16 +225,24 @@ def paths_of(scores: Scores, task: str) -> list[errors.Paths]:
     ]
 
 
-def losses(scores: Scores) -> Section:
-    """Tables 4.4 and 4.5: where answers are lost."""
+def _shares(percents: Sequence[float], shown: bool) -> list[float | None]:
+    return [value / 100 if shown else None for value in percents]
+
+
+def losses(scores: Scores, beside: Sequence[str] | None = None) -> Section:
+    """Tables 4.4 and 4.5: where answers are lost.
+
+    beside: tasks that the thesis's numbers, of TriviaQA, stand beside; None: of all.
+    """
     questions, single = [], []
     for task in scores.tasks:
+        shown = beside is None or task in beside
         found = paths_of(scores, task)
         normalise = scores.of("recite", task)[0].normalise
         shares = errors.class_shares(found, normalise)
         table = errors.path_table(found, normalise)
         questions += [
-            [task, name, shares[name], *(v / 100 for v in TABLE_4_4[name])]
+            [task, name, shares[name], *_shares(TABLE_4_4[name], shown)]
             for name in errors.CLASSES
         ]
         single += [
@@ -277,7 +251,7 @@ def losses(scores: Scores) -> Section:
                 "yes" if recited else "no",
                 "yes" if right else "no",
                 table[int(recited), int(right)] / table.sum(),
-                *(v / 100 for v in thesis),
+                *_shares(thesis, shown),
             ]
             for (recited, right), thesis in TABLE_4_5.items()
         ]
@@ -369,10 +343,11 @@ def draws_of_exemplars(scores: Scores, task: str, method: str) -> np.ndarray:
     return np.array(found)
 
 
-def robustness(scores: Scores) -> Section:
+def robustness(scores: Scores) -> Section | None:
     """How much depends on which exemplars a prompt shows."""
     rows: list[Sequence] = []
-    for task in scores.tasks:
+    asked = [task for task in scores.tasks if scores.has("robust", task)]
+    for task in asked:
         for method, label in (("direct", "direct"), ("recite", "recite")):
             found = draws_of_exemplars(scores, task, method)
             rows.append(
@@ -384,6 +359,8 @@ def robustness(scores: Scores) -> Section:
                     float(np.ptp(found, axis=1).mean()),
                 ]
             )
+    if not asked:
+        return None
     settings = scores.settings
     return Section(
         "Other exemplars",

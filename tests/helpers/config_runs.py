@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers import paper_runs
+from helpers import paper_runs, qa_files
 from helpers.entry import CONFIGS, call, checkpoint, write_rows
 
 from data.tokenizers import load_tokenizer
@@ -144,6 +144,16 @@ RECITE = dict.fromkeys(
     "model.n_kv_heads=2 model.d_ff=64 methods.paths=2 methods.counts=(1,2) "
     "methods.recitation_tokens=12 methods.robust_questions=2 methods.robust_paths=1 "
     "methods.exemplar_seeds=2 methods.slots=8 hinted.passages=6 hinted.each=1",
+) | dict.fromkeys(
+    ("paper_opt", "paper_ul2"),
+    "dtype=float32 published.mesh.tensor=1 methods.length=700 methods.paths=2 "
+    "methods.counts=(1,2) methods.recitation_tokens=8 methods.answer_tokens=4 "
+    "methods.robust_questions=2 methods.robust_paths=1 methods.exemplar_seeds=2 "
+    "methods.slots=8",
+)
+RECITE["paper_opt_hints"] = (
+    f"{RECITE['paper_opt']} published.train_dtype=float32 published.remat=none "
+    "hinted.passages=6 hinted.training.batch_size=4 hinted.training.length=256"
 )
 
 
@@ -333,6 +343,8 @@ def run_easy_to_hard(config, variant, settings, folder):
 
 
 def run_recite(config, variant, settings, folder):
+    if variant.startswith("paper"):
+        return run_recite_paper(config, variant, settings, folder)
     # The others are the same, made so tiny, and share a folder: stages run once.
     work = folder.parent / ("smoke" if variant == "smoke" else "recite")
     command = [config, "--jobs=1", *overrides(settings), f"--workdir={work}"]
@@ -341,6 +353,30 @@ def run_recite(config, variant, settings, folder):
     for name in ("base", "model", "hinted"):
         (model,) = work.glob(f"stages/{name}-0/*/hf")
         from_pretrained(model)
+    check_report(work, "Recitation-augmented generation")
+    again = call(research_run, *command)
+    assert again.code == 0 and "running" not in again.out
+
+
+def run_recite_paper(config, variant, settings, folder):
+    files = qa_files.write_qa(folder / "files")
+    made = {
+        "paper_opt": qa_files.opt_checkpoint,
+        "paper_ul2": qa_files.t5_checkpoint,
+    }
+    model = made[variant](folder / "model")
+    given = {
+        "checkpoint": model,
+        "natural_questions.test": f"('{files.nq_test}',)",
+        "natural_questions.train": f"('{files.nq_train}',)",
+        "trivia_qa.test": f"('{files.trivia}',)",
+        "hotpot_qa.test": f"('{files.hotpot}',)",
+    }
+    given = [f"--config.published.{name}={value}" for name, value in given.items()]
+    work = folder / "run"
+    command = [config, *overrides(settings), *given, f"--workdir={work}"]
+    done = call(research_run, *command)
+    assert done.code == 0, done.err
     check_report(work, "Recitation-augmented generation")
     again = call(research_run, *command)
     assert again.code == 0 and "running" not in again.out
