@@ -80,6 +80,8 @@ def test_bytes_a_chip_are_those_of_the_sharding(fsdp, tensor):
         ("llama-65b", 65.29),
         ("codellama-34b", 33.74),
         ("llemma-7b", 6.74),
+        ("opt-1.3b", 1.32),
+        ("opt-30b", 29.97),
     ],
 )
 def test_published_sizes(name, billions):
@@ -270,6 +272,7 @@ def test_an_unknown_model_names_the_known():
         ("meta-llama/Llama-2-70b-hf", "llama2-70b"),
         ("lmsys/vicuna-13b-v1.5", "vicuna-13b"),
         ("meta-llama/Meta-Llama-3-8B", "llama3-8b"),
+        ("facebook/opt-30b", "opt-30b"),
     ],
 )
 def test_a_published_checkpoint_needs_no_folder(checkpoint, name):
