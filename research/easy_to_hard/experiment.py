@@ -56,12 +56,6 @@ def experiment(plan: Plan, cfg: Settings) -> None:
     judges: dict[str, Handle] = {}
     trained: dict[str, list[list[Handle]]] = {}
     programs, program_judges = [], []
-    if cfg.coding is not None:
-        # First, though last in the report: it needs nothing of the rest, so that
-        # several processes find work from beginning to end.
-        programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
-        made = {handle.name: handle for handle in plan.handles}
-        program_judges = [made[f"coding-orm-{seed}"] for seed in cfg.seeds]
     for seed in cfg.seeds:
         wanted = GENERATORS | ({"large": tasks.EASY} if "large" in bases else {})
         made = {
@@ -116,6 +110,13 @@ def experiment(plan: Plan, cfg: Settings) -> None:
         if cfg.policies is not None:
             of_seed = {kind: judges[f"{kind} {seed}"] for kind in cfg.evaluators.kinds}
             _policies(plan, cfg, ground, made, of_seed, seed, trained)
+    # Last, so that its many short stages fill the cores that long ones leave idle.
+    if cfg.coding is not None:
+        # First, though last in the report: it needs nothing of the rest, so that
+        # several processes find work from beginning to end.
+        programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
+        made = {handle.name: handle for handle in plan.handles}
+        program_judges = [made[f"coding-orm-{seed}"] for seed in cfg.seeds]
     plan.stage(
         "report",
         chapter_report.write_report,
