@@ -67,8 +67,9 @@ def train_outcome(
 
     `base` is a stage that left `hf`, or the path of a Hugging Face folder. Programs
     that are too long for a row of training are left out. The model kept is that of the
-    least loss, at the programs' ends, on held-out programs, balanced as those that it
-    learns from. Raises DataError where either side has no problem with both kinds.
+    least loss, at the programs' ends, on held-out programs: balanced as those that it
+    learns from, or all of them where no problem has both kinds (`mixed_problems` 0).
+    Raises DataError where no training problem has both, or no program fits.
 
     Returns the update that it is of (`step`), and its AUC on held-out introductory
     problems, over all programs (`auc`) and within a problem (`auc_within`, the mean
@@ -80,8 +81,19 @@ def train_outcome(
     tokenizer = loaded.tokenizer
     encode = text_encoder(tokenizer)
     problems = [r.row for r in read_records(held_out.folder / "programs.jsonl")]
-    rows = _balanced_rows(labelled, ratio, np.random.default_rng([seed, 30]))
-    held = _balanced_rows(held_out, ratio, np.random.default_rng([seed, 32]))
+    learned = [r.row for r in read_records(labelled.folder / "programs.jsonl")]
+
+    def drawn(several: Sequence[dict], purpose: int) -> list[LabelledSteps]:
+        rng = np.random.default_rng([seed, purpose])
+        return [row for p in several for row in balanced(p, ratio, rng)]
+
+    rows = drawn(learned, 30)
+    if not rows:
+        raise DataError(
+            f"{labelled.folder}: every problem has programs of one kind only, all "
+            "right or all wrong; an outcome model needs both"
+        )
+    held = drawn(problems, 32) or [row for p in problems for row in labelled_rows(p)]
 
     def encoded(rows, where):
         made = [encode_steps(encode, row, where) for row in rows]
@@ -91,8 +103,8 @@ def train_outcome(
     for stage, kept in ((labelled, fitting), (held_out, judged)):
         if not kept:
             raise DataError(
-                f"{stage.folder}: no program of a problem with both kinds fits into "
-                f"reward.length, {training.length} tokens"
+                f"{stage.folder}: no program fits into reward.length, "
+                f"{training.length} tokens"
             )
     fitted = train_reward(
         loaded.cfg,
@@ -132,29 +144,13 @@ def train_outcome(
         "dropped": len(rows) - len(fitting),
         "positive": sum(row.labels[0] for row in rows) / len(rows),
         "step": int(fitted.state.step),
-        "steps": max(row["step"] for row in fitted.rows),
+        "steps": max((row["step"] for row in fitted.rows), default=0),
         **ranking(scores, right),
     }
 
 
 # Stored results of the first version are of models whose last update was kept.
 train_outcome.version = 2
-
-
-def _balanced_rows(
-    stage: StageResult, ratio: int, rng: np.random.Generator
-) -> list[LabelledSteps]:
-    rows = [
-        row
-        for record in read_records(stage.folder / "programs.jsonl")
-        for row in balanced(record.row, ratio, rng)
-    ]
-    if not rows:
-        raise DataError(
-            f"{stage.folder}: every problem has programs of one kind only, all right "
-            "or all wrong; an outcome model needs both"
-        )
-    return rows
 
 
 def score_programs(
@@ -223,16 +219,23 @@ def balanced(row: dict, ratio: int, rng: np.random.Generator) -> list[LabelledSt
     A program is right when it passes all tests. Problems with one kind give nothing,
     as in the thesis.
     """
-    kinds: dict[bool, list[str]] = {True: [], False: []}
-    for program, share in dict(
-        zip(row["programs"], row["passed"], strict=True)
-    ).items():
-        kinds[share == 1].append(program)
+    kinds: dict[bool, list[LabelledSteps]] = {True: [], False: []}
+    for made in labelled_rows(row):
+        kinds[made.labels[0] == 1].append(made)
     least = min(map(len, kinds.values()))
     return [
-        LabelledSteps(row["prompt"], (kind[i],), (float(right),))
-        for right, kind in kinds.items()
+        kind[i]
+        for kind in kinds.values()
         for i in rng.permutation(len(kind))[: ratio * least]
+    ]
+
+
+def labelled_rows(row: dict) -> list[LabelledSteps]:
+    """A problem's different programs, each with its outcome as one label."""
+    shares = dict(zip(row["programs"], row["passed"], strict=True))
+    return [
+        LabelledSteps(row["prompt"], (program,), (float(share == 1),))
+        for program, share in shares.items()
     ]
 
 

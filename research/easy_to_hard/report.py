@@ -95,8 +95,8 @@ def write_report(
             if len(seeds) > 1
             else "only. With one seed, how seeds vary is not known."
         )
-        + " A share without brackets is the same in every resample, so that these say "
-        "nothing of how it varies: all answers are right, or all are wrong.",
+        + " A share of ours without brackets is the same in every resample, so that "
+        "these say nothing of how it varies: all answers are right, or all are wrong.",
         sections,
     )
     write(report, folder, provenance(run_info, seeds))

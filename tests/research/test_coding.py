@@ -202,13 +202,12 @@ def test_the_outcome_model_is_that_of_the_best_look_at_held_out_programs(ran, tm
     losses = {r["step"]: r["eval/loss"] for r in metrics if "eval/loss" in r}
     assert list(losses) == [1, 2, 3] and told["steps"] == 3
     assert told["step"] == min(losses, key=losses.get) == 1
+    write_jsonl(tmp_path / "programs.jsonl", [r | {"passed": [1.0, 1.0]} for r in rows])
     with pytest.raises(DataError, match="one kind only"):
-        one = [row | {"passed": [1.0, 1.0]} for row in rows]
-        write_jsonl(tmp_path / "one" / "programs.jsonl", one)
         outcome.train_outcome(
-            tmp_path / "none", base=ran["base"], labelled=labelled,
-            held_out=StageResult(tmp_path / "one", {}), training=REWARD, ratio=3,
-            where="end", dtype="float32", seed=0,
+            tmp_path / "none", base=ran["base"], labelled=StageResult(tmp_path, {}),
+            held_out=labelled, training=REWARD, ratio=3, where="end", dtype="float32",
+            seed=0,
         )  # fmt: skip
 
 

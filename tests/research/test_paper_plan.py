@@ -1,6 +1,7 @@
 """What the stages of a paper-size run read, and with what they are run; none runs."""
 
 import importlib
+import itertools
 
 import pytest
 
@@ -82,6 +83,25 @@ def test_a_large_checkpoint_adds_stages_and_changes_none():
         rates = [x["training"].optimizer.lr for x in (inputs, others)]
         assert rates == [1e-5, 2e-5]
     assert not any("data-full" in reached(both[name]) for name in added)
+
+
+def test_rounds_go_on_from_the_last_policy_and_rest_em_begins_at_the_base():
+    """Equality: each round samples from the one before; ReST-EM trains the base."""
+    found = declared("paper")
+    for way, rounds in (("rest", 2), ("dpo", 5)):
+        assert f"{way}-{rounds + 1}-42" not in found
+        names = ["sft-easy-42", *(f"{way}-{n}-42" for n in range(1, rounds + 1))]
+        for before, name in itertools.pairwise(names):
+            inputs = found[name].inputs
+            assert inputs["policy"].name == before
+            assert inputs.get("base") == ("small" if way == "rest" else None)
+
+
+@pytest.mark.parametrize("variant", CONFIGS.MATH)
+def test_one_odd_row_does_not_end_a_run_of_days(variant):
+    """Equality: rows of published files that cannot be read are counted."""
+    for name in ("data-easy", "data-full"):
+        assert declared(variant)[name].inputs["task"].on_bad_row == "skip"
 
 
 def test_the_faithful_variant_has_the_original_rules():
