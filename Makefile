@@ -5,7 +5,7 @@ GPU := .venv/gpu
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo env test test-env test-slow lint benchmarks gpu-env gpu-check clean
+.PHONY: demo env test test-env test-slow lint benchmarks gpu-env gpu-check lean-check clean
 
 demo: env
 	$(PY) -m research.run --config=configs/ch6_easy_to_hard.py:demo --workdir=runs/ch6_demo
@@ -41,6 +41,9 @@ benchmarks: test-env
 
 gpu-check: gpu-env
 	$(GPU)/bin/python -m research.benchmarks.gpu
+
+lean-check: test-env
+	$(PY) -m research.lean_star.lean_check
 
 gpu-env: $(GPU)/core.stamp
 

@@ -21,7 +21,7 @@ paper_opt: OPT-30B on Natural Questions, TriviaQA and HotpotQA.
     ours: on TriviaQA 45.9% exact match directly and 49.0% by a vote of 20 recitations.
 
 paper_ul2: UL2-20B, also with 16 exemplars, gold and retrieved passages, and several
-draws of exemplars on TriviaQA. Expect 48.7% and 53.4% on TriviaQA.
+orders of exemplars on TriviaQA. Expect 48.7% and 53.4% on TriviaQA.
 
     Prompts are counted in tokens of GPT-2, as in the original, with
     `--config.published.counter=DIR` of its tokenizer; else in UL2's own.
@@ -208,7 +208,7 @@ def paper_ul2(c):
         trivia_qa(robust=True),
         hotpot_qa(),
     )
-    paper(c, "UL2-20B", tasks, slots=160, tensor=4)
+    paper(c, "UL2-20B", tasks, slots=80, tensor=4)
     c.published.mode = "S"
     return c
 
@@ -216,6 +216,7 @@ def paper_ul2(c):
 def paper_opt_hints(c):
     """What the thesis leaves open is as in the miniature, of a larger model's size."""
     paper(c, "OPT-30B", (natural_questions(),), slots=32, tensor=8)
+    c.published.update(train_dtype="bf16_compute", remat="full")
     c.published.mesh.update(data=1, fsdp=-1)
     c.hinted = dict(
         training=dict(

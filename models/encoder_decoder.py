@@ -22,6 +22,15 @@ from models.sharding import fetch, fill_rows
 from models.slots import window_size
 from models.t5 import T5Config
 
+# Read at once, at most: a source's keys and values, of every layer of the decoder, take
+# far more room than a row of short responses.
+SOURCES = 16
+
+
+def group_size(slots: int, samples: int) -> int:
+    """How many sources are read at once, whose rows are then decoded together."""
+    return max(1, min(SOURCES, slots // samples))
+
 
 @functools.partial(jax.jit, static_argnames="cfg")
 def read(cfg, params, tokens, lengths) -> t5.Encoded:
@@ -126,7 +135,7 @@ def generate(
     ]
     run_key = jax.random.key(0) if key is None else key  # greedy: of no token
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    each = max(1, slots // samples)
+    each = group_size(slots, samples)
     for start in range(0, len(order), each):
         some = order[start : start + each]
         count = fill_rows(power_of_two(len(some)), cfg.mesh)

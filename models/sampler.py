@@ -2,9 +2,9 @@
 
 The host keeps a queue; the device decodes until enough rows have ended, then their
 responses are read and new prompts enter their slots. A prompt is prefilled once for its
-n samples; a prefix shared by all prompts is prefilled once for all. What a row draws
-depends on (params, prompt, rules, its key) alone: not on its slot, its neighbours, the
-padding or the order of the queue.
+n samples and for equal prompts; a prefix shared by all prompts is prefilled once for
+all. What a row draws depends on (params, prompt, rules, its key) alone: not on its
+slot, its neighbours, the padding or the order of the queue.
 """
 
 from collections import deque
@@ -161,6 +161,7 @@ class Request(NamedTuple):
     prefill_rows: int
     shrink: bool
     row_ids: np.ndarray
+    longest: int
 
 
 def stream(
@@ -178,6 +179,7 @@ def stream(
     shrink: bool = False,
     max_length: int | None = None,
     row_ids: Sequence[int] | None = None,
+    longest: int = 0,
 ) -> Iterator[Response]:
     """Responses in the order in which they finish.
 
@@ -194,6 +196,8 @@ def stream(
         where a decoding step costs by the row.
       max_length: the most tokens of prefix + prompt + response (default: the model's).
       row_ids: ids of the rows for the keys (default 0, 1, ...).
+      longest: prompt tokens to have room for, even if none has as many: calls with one
+        value share what is compiled.
 
     Raises:
       PromptError: a prompt is empty, out of vocabulary or over the budget.
@@ -245,6 +249,7 @@ def stream(
             prefill_rows=prefill_rows,
             shrink=shrink,
             row_ids=row_ids.astype(np.uint32),
+            longest=max(longest, *map(len, prompts)),
         ),
     )
 
@@ -255,30 +260,37 @@ def _prefills(cfg, params, shared, request: Request):
     Long prompts go first, and prompts of one width together. A generator: a group is
     run when the slots ask for it.
     """
-    prompts, samples = request.prompts, request.samples
-    most = max(1, min(request.prefill_rows, request.slots // samples))
+    samples, rows_of = request.samples, {}
+    for i, prompt in enumerate(request.prompts):
+        rows_of.setdefault(tuple(prompt), []).extend(
+            range(i * samples, (i + 1) * samples)
+        )
     by_width = {}
-    for i, prompt in enumerate(prompts):
-        by_width.setdefault(bucket(len(prompt), LEAST_WIDTH), []).append(i)
+    for prompt in rows_of:
+        by_width.setdefault(bucket(len(prompt), LEAST_WIDTH), []).append(prompt)
     prefix_length = jnp.int32(len(request.prefix))
     for width in sorted(by_width, reverse=True):
-        waiting = by_width[width]
-        for start in range(0, len(waiting), most):
-            group = waiting[start : start + most]
+        waiting = deque(by_width[width])
+        most = max(1, min(request.prefill_rows, request.slots // samples))
+        first = True
+        while waiting:
+            group, rows = [], 0
+            while waiting and len(group) < most and (not group or rows < request.slots):
+                group.append(waiting.popleft())
+                rows += len(rows_of[group[-1]])
             # The last group of several is as large as the others: it has their program.
-            full = most if start else power_of_two(len(group))
+            # Where equal prompts share, a few may fill the slots: a small group.
+            crowded = len(group) < most and rows >= request.slots
+            full = power_of_two(len(group)) if first or crowded else most
+            first = False
             count = fill_rows(full, cfg.mesh)
-            tokens, lengths = pad_rows([prompts[i] for i in group], count, width)
+            tokens, lengths = pad_rows(group, count, width)
             prefilled = slots_lib.prefill(
                 cfg, params, shared, prefix_length, tokens, lengths
             )
             yield (
                 prefilled,
-                deque(
-                    (r, i * samples + g)
-                    for r, i in enumerate(group)
-                    for g in range(samples)
-                ),
+                deque((r, row) for r, p in enumerate(group) for row in rows_of[p]),
             )
 
 
@@ -302,7 +314,7 @@ def _entries(request: Request, rows: int, source, slot, row) -> slots_lib.Entrie
 def _stream(cfg, params, request: Request) -> Iterator[Response]:
     rows = request.slots
     response = max(request.budgets)
-    cache = bucket(max(map(len, request.prompts))) + response
+    cache = bucket(request.longest) + response
     cache += -cache % 8
     state = slots_lib.empty(
         cfg, request.sampling, request.key, rows=rows, cache=cache, response=response

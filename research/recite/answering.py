@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from data.errors import DataError
 from data.records import read_records, write_jsonl
 from research.easy_to_hard.weights import devices
 from research.recite import methods, prompts
@@ -212,9 +213,15 @@ def prepare(
 
 
 def exemplars(data: StageResult, task: Task, count: int, seed: int):
-    """`count` solved items at random; those of a smaller count begin a larger one."""
+    """`count` solved items at random; those of a smaller count begin a larger one.
+
+    Raises DataError where there are fewer.
+    """
     rng = np.random.default_rng([seed, 7])
-    found = read_items(data.folder / f"exemplars_{task.name}.jsonl")
+    path = data.folder / f"exemplars_{task.name}.jsonl"
+    found = read_items(path)
+    if len(found) < count:
+        raise DataError(f"{path}: {len(found)} exemplars; expected {count} at least")
     chosen = rng.permutation(len(found))[:count]
     return [found[i].item(task.hints) for i in chosen]
 

@@ -45,6 +45,13 @@ class Published:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
+        for source in ("trivia_qa", "hotpot_qa"):
+            files = getattr(self, source)
+            if files is not None and files.train:
+                raise ValueError(
+                    f"{source}.train: expected none; its rows have no passages, or no "
+                    "rationales, to show"
+                )
         for task in self.tasks:
             if getattr(self, task.source) is None:
                 raise ValueError(f"{task.source}: missing; expected its files")

@@ -101,7 +101,7 @@ class Model(NamedTuple):
 
 
 def open_model(
-    source: StageResult | str | Checkpoint,
+    source: StageResult | Checkpoint,
     dtype: str,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Model:
@@ -109,28 +109,24 @@ def open_model(
 
     Raises CheckpointError, and DataError for a tokenizer that lacks what `mode` needs.
     """
-    given = source if isinstance(source, Checkpoint) else None
-    path = source if given is None else given.path
-    counter = None
-    if given is not None and given.counter is not None:
-        counter = load_tokenizer(given.counter)
-    if given is None or not is_encoder_decoder(given.path):
-        cfg, params, tokenizer, _ = load(path, dtype, mesh=mesh)
-        if given is not None and given.mode != "none":
+    if not isinstance(source, Checkpoint):  # what a stage trained
+        return Model(*load(source, dtype, mesh=mesh)[:3])
+    path, mode = source.path, source.mode
+    counter = None if source.counter is None else load_tokenizer(source.counter)
+    if not is_encoder_decoder(path):
+        if mode != "none":
             raise DataError(
-                f"{path}: a decoder has no modes; expected mode 'none', got "
-                f"{given.mode!r}"
+                f"{path}: a decoder has no modes; expected mode 'none', got {mode!r}"
             )
-        return Model(cfg, params, tokenizer, counter=counter)
+        return Model(*load(path, dtype, mesh=mesh)[:3], counter=counter)
     tokenizer = load_tokenizer(path)
-    if given.mode != "none":
-        for spelling in (MODES[given.mode], HIDDEN):
-            ids = tokenizer.encode(spelling, control=True)
-            unknown = tokenizer.special.get(tokenizer.special_names.get("unk_token"))
-            if not ids or unknown in ids:
-                raise DataError(f"{path}: its tokenizer does not know {spelling!r}")
+    for spelling in () if mode == "none" else (MODES[mode], HIDDEN):
+        ids = tokenizer.encode(spelling, control=True)
+        unknown = tokenizer.special.get(tokenizer.special_names.get("unk_token"))
+        if not ids or unknown in ids:
+            raise DataError(f"{path}: its tokenizer does not know {spelling!r}")
     found = t5_files.from_pretrained(path, dtype, mesh)
-    return Model(found.cfg, found.params, tokenizer, given.mode, counter)
+    return Model(found.cfg, found.params, tokenizer, mode, counter)
 
 
 def is_encoder_decoder(path: str) -> bool:

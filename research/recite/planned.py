@@ -22,6 +22,7 @@ from data.worlds import encyclopedia
 from data.worlds.encyclopedia import World
 from data.worlds.sentences import sentence_tokenizer
 from models.config import DecoderConfig
+from models.encoder_decoder import group_size
 from models.t5 import T5Config
 from research.easy_to_hard.generators import small_decoder
 from research.easy_to_hard.planned import mesh_of, sft
@@ -123,7 +124,7 @@ class _Asked(NamedTuple):
         placed = {"sampling": sampling, "dtype": self.dtype, "mesh": self.mesh}
         if isinstance(self.model, T5Config):
             run = SourceRun(max_new_tokens=tokens, samples=each, **placed)
-            steps = math.ceil(prompts / max(1, slots // each))
+            steps = math.ceil(prompts / group_size(slots, each))
             return Work(run, self.model, steps, prompt_length=own + prefix)
         room = self.model.context - tokens
         own = min(own, room)

@@ -64,14 +64,7 @@ def answers(scores: Scores, draws: Resamples, beside: Beside) -> Section:
                     f"{title} with {shots}, {name_of(method, scores)}: {dropped} "
                     f"exemplars left out, {cut} contexts cut."
                 )
-    data = scores.values[f"world {scores.seeds[0]}"]
-    counts, corpus = data["counts"], data["corpus"]
-    told = (
-        "the file that was given"
-        if corpus != "pages"
-        else "the pages that the questions are about and of some of the training "
-        "split's, so that it is easier than to search all of Wikipedia"
-    )
+    told = _told(scores, beside)
     return Section(
         f"Answers of {beside.system} (Tables 4.1 and 4.3)",
         [
@@ -88,13 +81,35 @@ def answers(scores: Scores, draws: Resamples, beside: Beside) -> Section:
                 rows,
                 f"{beside.system} here and in the thesis",
                 "Greedy where no vote is named. The thesis's questions are the first "
-                "1,024 of TFDS's order; its figures of OPT-30B on Natural Questions "
-                "are no multiples of 1/1,024, and so of another number of questions.",
+                "1,024 in TFDS's order, of HotpotQA in the file's; its figures of "
+                "OPT-30B on Natural Questions are no multiples of 1/1,024, and so of "
+                "another number of questions. Here all questions have the exemplars "
+                "of one draw; the original code draws anew for each of Natural "
+                "Questions.",
             ),
-            Text(
-                "Retrieved are passages of "
-                f"{told}: {counts['passages']} passages. "
-                + (" ".join(lost) or "Every exemplar and context fitted.")
-            ),
+            Text(" ".join([*told, *(lost or ["Every exemplar and context fitted."])])),
         ],
     )
+
+
+def _told(scores: Scores, beside: Beside) -> list[str]:
+    """What passages were retrieved from, and exemplars drawn from."""
+    data = scores.values[f"world {scores.seeds[0]}"]
+    counts, corpus = data["counts"], data["corpus"]
+    told = []
+    if any(scores.has("retrieved", task) for task in scores.tasks):
+        where = corpus
+        if corpus == "pages":
+            where = (
+                "the pages that the questions are about, and of some of the training "
+                "split's: easier to search than all of Wikipedia"
+            )
+        told.append(f"Retrieved is one of {counts['passages']} passages of {where}.")
+    for task in scores.tasks:
+        known = counts[f"exemplars_{task}"]
+        if scores.has("robust", task) and known <= beside.shots[task]:
+            told.append(
+                f"Of {beside.titles[task]} there are {known} exemplars, so that draws "
+                "of them differ in their order alone."
+            )
+    return told

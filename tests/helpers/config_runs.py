@@ -360,11 +360,10 @@ def run_recite(config, variant, settings, folder):
 
 def run_recite_paper(config, variant, settings, folder):
     files = qa_files.write_qa(folder / "files")
-    made = {
-        "paper_opt": qa_files.opt_checkpoint,
-        "paper_ul2": qa_files.t5_checkpoint,
-    }
-    model = made[variant](folder / "model")
+    of_t5 = variant == "paper_ul2"
+    model = (qa_files.t5_checkpoint if of_t5 else qa_files.opt_checkpoint)(
+        folder / "model"
+    )
     given = {
         "checkpoint": model,
         "natural_questions.test": f"('{files.nq_test}',)",

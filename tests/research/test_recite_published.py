@@ -9,9 +9,10 @@ from helpers import qa_files
 from data.errors import DataError
 from data.records import read_records
 from data.sets import closed_book
-from research.recite import published, thesis
+from research.recite import answering, published, thesis
 from research.recite.published import Files, PublishedTask, read_questions
 from research.recite.records import read_items
+from research.stages import StageResult
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,17 @@ def test_what_is_missing_is_named(tmp_path, files):
     empty["natural_questions"] = Files((str(tmp_path / "none.gz"),), (files.nq_train,))
     with pytest.raises(DataError, match="none.gz: no question with an answer"):
         read(tmp_path, files, FIVE, given=empty)
+
+
+def test_too_few_exemplars_are_refused(tmp_path, files):
+    """A smaller draw begins a larger one."""
+    read(tmp_path, files, FIVE, TRIVIA)
+    data = StageResult(tmp_path, {})
+    drawn = [answering.exemplars(data, FIVE, count, 3) for count in (4, 16)]
+    assert len(drawn[1]) == 16 and drawn[1][:4] == drawn[0]
+    assert drawn[0] != answering.exemplars(data, FIVE, 4, 4)
+    with pytest.raises(DataError, match="5 exemplars; expected 6 at least"):
+        answering.exemplars(data, TRIVIA, 6, 3)
 
 
 @pytest.mark.parametrize("changed, told", [
