@@ -22,7 +22,7 @@ from train.ppo_run import SamplingSettings
 
 @dataclasses.dataclass(frozen=True)
 class SourceRun:
-    """A step: responses to as many sources as have room, `samples` of each, in slots.
+    """A step: responses to a group of sources, `samples` of each.
 
     `sampling.temperature` 0 is greedy.
     """
@@ -40,7 +40,7 @@ def source_pieces(cfg: SourceRun, given: Given, mesh: Mesh) -> list[Piece]:
     model: T5Config = given.model
     shapes = t5.param_shapes(model)
     params = jax.tree.map(placed, shapes, param_shardings(shapes, mesh, t5_files.RULES))
-    count = max(1, cfg.sampling.slots // cfg.samples)
+    count = encoder_decoder.group_size(cfg.sampling.slots, cfg.samples)
     count = fill_rows(sampler.power_of_two(count), mesh)
     rows, width = count * cfg.samples, sampler.bucket(given.prompt_length)
     tokens = jax.ShapeDtypeStruct((count, width), jnp.int32)
