@@ -1,0 +1,407 @@
+"""Terms, formulas and statements of minilean, a strict subset of Lean 4 with Mathlib.
+
+Every node is an immutable tuple: `op` says what it is, `args` what it is made of.
+
+    Term(op, args, sort)     sort is NAT or INT
+        "var"   (name,)            a variable of the context
+        "bound" (index,)           of the index-th binder around it, 0 the nearest
+        "num"   (value,)           a numeral >= 0
+        "+" "-" "*" (left, right)  "-" and "neg" on INT only
+        "^"     (base, exponent)   the exponent has sort NAT
+        "neg"   (term,)
+        "app"   (name, *terms)     a function variable of the context
+    Formula(op, args)
+        "prop"  (name, *terms)     a proposition or a predicate of the context
+        "True" "False" ()
+        "∧" "∨" "→" "↔" (left, right)          "¬" (formula,)
+        "=" "≠" "<" "≤" ">" "≥" (term, term)   of one sort
+        "∀" "∃" (hint, sort, body)  hint: the name to print; body: "bound" 0 is its own
+    Signature(args, result)  of a variable: PROP, NAT_TYPE, INT_TYPE, or with sorts as
+                             args: a function (result a sort) or a predicate (PROP's)
+    Binder(name, type)       of a variable (Signature) or of a hypothesis (Formula)
+    Statement(name, binders, goal)
+
+Build them with the functions below (`var`, `num`, `add`, `conj`, `implies`, `equals`,
+`forall`, ...), never with "bound" by hand. Text: `data.minilean.parser` reads it,
+`data.minilean.printer` writes it. == is equality of everything, hints included;
+`normal` gives equal results for what Lean takes to be the same up to the names of
+bound variables and the definitions of ¬ ≠ > ≥.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+NAT, INT = "ℕ", "ℤ"
+SORTS = (NAT, INT)
+RELATIONS = ("=", "≠", "<", "≤", ">", "≥")
+CONNECTIVES = ("∧", "∨", "→", "↔")
+QUANTIFIERS = ("∀", "∃")
+# Beyond these a formula is refused: recursion below is bounded by the depth.
+MAX_DEPTH, MAX_NODES, MAX_DIGITS = 80, 2000, 60
+
+
+class Term(NamedTuple):
+    """A number: see the head of this file."""
+
+    op: str
+    args: tuple
+    sort: str
+
+
+class Formula(NamedTuple):
+    """A proposition: see the head of this file."""
+
+    op: str
+    args: tuple
+
+
+class Signature(NamedTuple):
+    """The type of a variable: sorts of its arguments, and a sort or "Prop"."""
+
+    args: tuple[str, ...]
+    result: str
+
+
+class Binder(NamedTuple):
+    """A variable (type: Signature) or a hypothesis (type: Formula)."""
+
+    name: str
+    type: Signature | Formula
+
+
+class Statement(NamedTuple):
+    """`theorem name binders : goal`."""
+
+    name: str
+    binders: tuple[Binder, ...]
+    goal: Formula
+
+
+PROP = Signature((), "Prop")
+NAT_TYPE, INT_TYPE = Signature((), NAT), Signature((), INT)
+TRUE, FALSE = Formula("True", ()), Formula("False", ())
+# A place for a formula, in the motive of a rewriting; never part of a statement.
+HOLE = Formula("prop", ("",))
+
+
+# Terms
+
+
+def var(name: str, sort: str) -> Term:
+    return Term("var", (name,), sort)
+
+
+def num(value: int, sort: str) -> Term:
+    """A numeral; a negative one is the negation of a numeral, on INT."""
+    if value < 0:
+        return neg(Term("num", (-value,), sort))
+    return Term("num", (value,), sort)
+
+
+def add(left: Term, right: Term) -> Term:
+    return Term("+", (left, right), left.sort)
+
+
+def sub(left: Term, right: Term) -> Term:
+    return Term("-", (left, right), left.sort)
+
+
+def mul(left: Term, right: Term) -> Term:
+    return Term("*", (left, right), left.sort)
+
+
+def power(base: Term, exponent: Term | int) -> Term:
+    """`base ^ exponent`; an int is a numeral of sort NAT."""
+    if isinstance(exponent, int):
+        exponent = num(exponent, NAT)
+    return Term("^", (base, exponent), base.sort)
+
+
+def neg(term: Term) -> Term:
+    return Term("neg", (term,), term.sort)
+
+
+def apply(name: str, sort: str, *args: Term) -> Term:
+    """`name args`, where sort is that of the function variable's result."""
+    return Term("app", (name, *args), sort)
+
+
+# Formulas
+
+
+def prop(name: str, *args: Term) -> Formula:
+    return Formula("prop", (name, *args))
+
+
+def conj(left: Formula, right: Formula) -> Formula:
+    return Formula("∧", (left, right))
+
+
+def disj(left: Formula, right: Formula) -> Formula:
+    return Formula("∨", (left, right))
+
+
+def implies(left: Formula, right: Formula) -> Formula:
+    return Formula("→", (left, right))
+
+
+def iff(left: Formula, right: Formula) -> Formula:
+    return Formula("↔", (left, right))
+
+
+def negate(formula: Formula) -> Formula:
+    return Formula("¬", (formula,))
+
+
+def equals(left: Term, right: Term) -> Formula:
+    return Formula("=", (left, right))
+
+
+def relation(op: str, left: Term, right: Term) -> Formula:
+    """`left op right`, op one of RELATIONS."""
+    return Formula(op, (left, right))
+
+
+def forall(name: str, sort: str, body: Formula) -> Formula:
+    """`∀ (name : sort), body`: binds the variable `name` in body."""
+    return Formula("∀", (name, sort, abstract(body, name)))
+
+
+def exists(name: str, sort: str, body: Formula) -> Formula:
+    """`∃ name : sort, body`: binds the variable `name` in body."""
+    return Formula("∃", (name, sort, abstract(body, name)))
+
+
+# Binding
+
+
+def replace(node: Term | Formula, leaf, depth: int = 0):
+    """node with leaf(term, depth) in the place of every var and bound.
+
+    depth: binders between the root and the leaf. Shares what does not change.
+    """
+    if type(node) is Term:
+        op, args, sort = node
+        if op == "var" or op == "bound":
+            return leaf(node, depth)
+        if op == "num":
+            return node
+        new = tuple([a if type(a) is str else replace(a, leaf, depth) for a in args])
+        return node if new == args else Term(op, new, sort)
+    op, args = node
+    if op in QUANTIFIERS:
+        body = replace(args[2], leaf, depth + 1)
+        return node if body == args[2] else Formula(op, (args[0], args[1], body))
+    new = tuple([a if type(a) is str else replace(a, leaf, depth) for a in args])
+    return node if new == args else Formula(op, new)
+
+
+def abstract(node, name: str):
+    """node with the variable `name` as the bound variable 0 of a binder around it."""
+
+    def leaf(term, depth):
+        if term.op == "var" and term.args[0] == name:
+            return Term("bound", (depth,), term.sort)
+        return term
+
+    return replace(node, leaf)
+
+
+def instantiate(body, term: Term):
+    """body with term for its bound variable 0; term itself has no loose ones."""
+
+    def leaf(old, depth):
+        return term if old.op == "bound" and old.args[0] == depth else old
+
+    return replace(body, leaf)
+
+
+def substitute(node, name: str, term: Term):
+    """node with term for the variable `name`."""
+
+    def leaf(old, depth):
+        return term if old.op == "var" and old.args[0] == name else old
+
+    return replace(node, leaf)
+
+
+def rename(node, names: Mapping[str, str]):
+    """node with every name of variables, functions and predicates mapped, if listed."""
+    if type(node) is Term and node.op == "var":
+        return node._replace(args=(names.get(node.args[0], node.args[0]),))
+    if node.op == "num" or node.op == "bound":
+        return node
+    args = [rename(a, names) if isinstance(a, tuple) else a for a in node.args]
+    if node.op in ("app", "prop"):
+        args[0] = names.get(args[0], args[0])
+    return node._replace(args=tuple(args))
+
+
+# What is inside
+
+
+@lru_cache(maxsize=1 << 15)
+def free_names(node: Term | Formula) -> frozenset[str]:
+    """The names of the variables, functions and predicates that occur in node."""
+    op, args = node[0], node[1]
+    if op == "var":
+        return frozenset(args)
+    if op in ("num", "bound") or not args:
+        return frozenset()
+    if op in QUANTIFIERS:
+        return free_names(args[2])
+    own = {args[0]} if op in ("app", "prop") else set()
+    return frozenset(own.union(*(free_names(a) for a in args if type(a) is not str)))
+
+
+def measure(node) -> tuple[int, int]:
+    """(nodes, depth) of a term or formula, without recursion.
+
+    Stops early, with what it has seen, once a limit is passed.
+    """
+    nodes, depth, level = 0, 0, [node]
+    while level and nodes <= MAX_NODES and depth <= MAX_DEPTH:
+        nodes += len(level)
+        depth += 1
+        # of what args hold, terms and formulas alone are tuples
+        level = [arg for here in level for arg in here[1] if isinstance(arg, tuple)]
+    return nodes, depth
+
+
+def within_limits(node) -> bool:
+    nodes, depth = measure(node)
+    return nodes <= MAX_NODES and depth <= MAX_DEPTH
+
+
+def is_closed(term: Term) -> bool:
+    """No variable, function or bound variable occurs in term."""
+    return term.op == "num" or (
+        term.op not in ("var", "bound", "app") and all(is_closed(a) for a in term.args)
+    )
+
+
+def exposed(formula: Formula) -> Formula:
+    """¬ and ≠ as the implications that they are, > and ≥ turned round."""
+    op, args = formula
+    if op == "¬":
+        return Formula("→", (args[0], FALSE))
+    if op == "≠":
+        return Formula("→", (Formula("=", args), FALSE))
+    if op == ">" or op == "≥":
+        return Formula("<" if op == ">" else "≤", (args[1], args[0]))
+    return formula
+
+
+def comparison(formula: Formula) -> tuple[str, Term, Term] | None:
+    """(= < or ≤, left, right) of a comparison or of the negation of < or ≤, or None."""
+    op, args = exposed(formula)
+    if op == "→" and args[1] == FALSE:
+        op, args = exposed(args[0])
+        if op == "<" or op == "≤":
+            return "≤" if op == "<" else "<", args[1], args[0]
+        return None
+    return (op, *args) if op in ("=", "<", "≤") else None
+
+
+def plugged(motive: Formula, formula: Formula) -> Formula:
+    """motive with formula for every HOLE; formula has no loose bound variables."""
+    if motive == HOLE:
+        return formula
+    if motive.op not in (*CONNECTIVES, *QUANTIFIERS, "¬"):
+        return motive
+    args = (plugged(a, formula) if type(a) is Formula else a for a in motive.args)
+    return Formula(motive.op, tuple(args))
+
+
+@lru_cache(maxsize=1 << 15)
+def normal(formula: Formula) -> Formula:
+    """formula with ¬ ≠ > ≥ unfolded and without hints: equal for what Lean equates.
+
+    ¬p is p → False, a ≠ b is a = b → False, a > b is b < a, a ≥ b is b ≤ a.
+    """
+    op, args = formula = exposed(formula)
+    if op in CONNECTIVES:
+        return Formula(op, (normal(args[0]), normal(args[1])))
+    if op in QUANTIFIERS:
+        return Formula(op, ("", args[1], normal(args[2])))
+    return formula
+
+
+# Well-formedness: what a Formula must satisfy to mean something in a context
+
+
+def term_fault(term, scope: Mapping, bound: tuple[str, ...] = ()) -> str | None:
+    """What is wrong with term, or None.
+
+    scope: name -> Signature (others are ignored); bound: sorts of the binders around
+    it, the nearest first. Limits of size must have been checked before.
+    """
+    if type(term) is not Term or term.sort not in SORTS:
+        return "not a term"
+    op, args, sort = term
+    if op == "var":
+        found = scope.get(args[0])
+        known = type(found) is Signature and found == Signature((), sort)
+        return None if known else f"unknown variable {args[0]}"
+    if op == "num":
+        good = type(args[0]) is int and 0 <= args[0] < 10**MAX_DIGITS
+        return None if good else "a numeral out of range"
+    if op == "bound":
+        index = args[0]
+        good = type(index) is int and 0 <= index < len(bound) and bound[index] == sort
+        return None if good else "a loose bound variable"
+    if op == "app":
+        sorts = tuple(a.sort if type(a) is Term else "?" for a in args[1:])
+        if not sorts or scope.get(args[0]) != Signature(sorts, sort):
+            return f"{args[0]} is not a function of these arguments"
+        args = args[1:]
+    elif op in ("+", "*", "-", "^", "neg"):
+        if len(args) != (1 if op == "neg" else 2):
+            return "wrong number of arguments"
+        wanted = (sort, NAT if op == "^" else sort)[: len(args)]
+        if any(
+            type(a) is not Term or a.sort != w
+            for a, w in zip(args, wanted, strict=True)
+        ):
+            return f"the sorts of {op} do not match"
+        if sort == NAT and op in ("-", "neg"):
+            return "subtraction on ℕ is not part of this subset"
+    else:
+        return "not a term"
+    return next((f for a in args if (f := term_fault(a, scope, bound))), None)
+
+
+def formula_fault(formula, scope: Mapping, bound: tuple[str, ...] = ()) -> str | None:
+    """What is wrong with formula, or None; arguments as of `term_fault`."""
+    if type(formula) is not Formula:
+        return "not a formula"
+    op, args = formula
+    if op in CONNECTIVES:
+        if len(args) != 2:
+            return "wrong number of arguments"
+        return formula_fault(args[0], scope, bound) or formula_fault(
+            args[1], scope, bound
+        )
+    if op == "prop":
+        if len(args) == 1:
+            return None if scope.get(args[0]) == PROP else f"{args[0]} is unknown"
+        sorts = tuple(a.sort if type(a) is Term else "?" for a in args[1:])
+        if scope.get(args[0]) != Signature(sorts, "Prop"):
+            return f"{args[0]} is not a predicate of these arguments"
+        return next((f for a in args[1:] if (f := term_fault(a, scope, bound))), None)
+    if op == "¬":
+        if len(args) != 1:
+            return "wrong number of arguments"
+        return formula_fault(args[0], scope, bound)
+    if op in RELATIONS:
+        if len(args) != 2 or any(type(a) is not Term for a in args):
+            return "a relation is between two terms"
+        if args[0].sort != args[1].sort:
+            return f"{op} between different sorts"
+        return term_fault(args[0], scope, bound) or term_fault(args[1], scope, bound)
+    if op in QUANTIFIERS:
+        if len(args) != 3 or type(args[0]) is not str or args[1] not in SORTS:
+            return "not a quantifier"
+        return formula_fault(args[2], scope, (args[1], *bound))
+    return None if formula in (TRUE, FALSE) else "not a formula"

@@ -1,0 +1,1 @@
+"""Chapter 7, Lean-STaR: thoughts interleaved with tactics."""
