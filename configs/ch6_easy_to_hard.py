@@ -15,9 +15,10 @@ evaluators, re-ranking, ReST-EM, iterative DPO, PPO, and programs.
     python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
         --workdir=runs/ch6
 
-report: mini with three seeds; in the same folder it goes on from mini.
+report: the same with three seeds, and more updates of evaluators and PPO; in the same
+folder it takes from mini what it shares with it.
 
-    What to expect of both, and the time of every stage, is in docs/results/ch6.
+    What to expect is in docs/results/ch6.
 
 paper: the whole chapter with Llemma-7B on PRM800K, but for the programs.
 
@@ -138,9 +139,9 @@ def mini(c):
     c.miniature.sizes.train = (400, 800, 800, 800, 800)
     c.evaluators.kinds = ("orm", "prm", "oprm")
     c.evaluators.drawn.samples = 8
-    # Evaluators learn suddenly: at 2e-3, and at 1e-3 now and then, after 600 updates or
-    # 800, a seed stays under an AUC of 0.9 on easy development problems. More updates
-    # do not fit into 20 minutes; those of the large one cost twice as much.
+    # Evaluators learn suddenly: at 2e-3, or with fewer updates, more seeds stay under
+    # an AUC of 0.9 on easy development problems. More do not fit into 20 minutes; those
+    # of the large one cost twice as much.
     c.evaluators.training.update(
         steps=600, batch_size=32, eval_every=200, optimizer=adamw(1e-3, 0.01)
     )
@@ -222,9 +223,16 @@ def programs():
 
 
 def report(c):
-    """The whole chapter, three seeds."""
+    """The whole chapter, three seeds; evaluators, pairs and PPO have more time."""
     mini(c)
     c.seeds = (0, 1, 2)
+    # With the 600 and 450 updates of mini one of the three mixed evaluators stays at an
+    # AUC of 0.80 on easy development problems, and no claim about it can be tested.
+    c.evaluators.training.steps = 800
+    c.evaluators.large_steps = None
+    c.policies.dpo.drawn.samples = 8
+    c.policies.ppo.ppo.iterations = 24
+    c.policies.ppo.eval_every = 8
     return c
 
 
