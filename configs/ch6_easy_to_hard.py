@@ -140,21 +140,15 @@ def mini(c):
     c.evaluators.kinds = ("orm", "prm", "oprm")
     c.evaluators.drawn.samples = 8
     # Evaluators learn suddenly: at 2e-3, or with fewer updates, more seeds stay under
-    # an AUC of 0.9 on easy development problems. More do not fit into 20 minutes; those
-    # of the large one cost twice as much.
+    # an AUC of 0.9 on easy development problems. More do not fit into 20 minutes.
     c.evaluators.training.update(
         steps=600, batch_size=32, eval_every=200, optimizer=adamw(1e-3, 0.01)
     )
     c.evaluators.large_steps = 450
     c.large = dict(
-        d_model=128,
-        n_layers=3,
-        n_heads=4,
-        n_kv_heads=4,
-        d_ff=352,
-        init_std=0.087,
+        d_model=128, n_layers=3, n_heads=4, n_kv_heads=4, d_ff=352, init_std=0.087,
         lr_scale=2 / 3,
-    )
+    )  # fmt: skip
     c.icl = dict(count=4, length=512)
     drawn = dict(top_k=0, max_new_tokens=112, slots=256)
     c.policies = dict(
@@ -231,8 +225,7 @@ def report(c):
     c.evaluators.training.steps = 800
     c.evaluators.large_steps = None
     c.policies.dpo.drawn.samples = 8
-    c.policies.ppo.ppo.iterations = 24
-    c.policies.ppo.eval_every = 8
+    c.policies.ppo.update(ppo=dict(iterations=24), eval_every=8)
     return c
 
 

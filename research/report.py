@@ -73,11 +73,15 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Paragraphs, separated by blank lines; `verbatim` keeps lines and spaces."""
+    """Paragraphs, separated by blank lines; `verbatim` keeps lines and spaces.
+
+    `folded`: the page shows the caption, and the text to who asks for it.
+    """
 
     text: str
     caption: str = ""
     verbatim: bool = False
+    folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

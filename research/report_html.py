@@ -96,10 +96,10 @@ def _block(block: Table | Figure | Text) -> str:
         alt = escaping.escape(block.alt)
         image = f'<img src="{_image(block.content)}" alt="{alt}">'
         return f'<figure><div class="scroll">{image}</div>{caption}</figure>'
-    caption = f"<h3>{_text(block.caption)}</h3>" if block.caption else ""
-    if block.verbatim:
-        return f"{caption}<pre>{_text(block.text)}</pre>"
-    return caption + _prose(block.text)
+    body = f"<pre>{_text(block.text)}</pre>" if block.verbatim else _prose(block.text)
+    if block.folded:
+        return f"<details><summary>{_text(block.caption)}</summary>{body}</details>"
+    return (f"<h3>{_text(block.caption)}</h3>" if block.caption else "") + body
 
 
 def _table(columns: Iterable[Column], rows: Iterable, caption: str = "") -> str:

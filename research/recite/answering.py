@@ -227,6 +227,7 @@ def exemplars(data: StageResult, task: Task, count: int, seed: int):
 
 
 def write_rows(folder: Path, entries: Sequence[Entry], found: Answered) -> dict:
+    """Leaves answers.jsonl; returns how many questions, and what prompts left out."""
     rows = zip(entries, *found[:4], strict=True)
     write_jsonl(
         folder / "answers.jsonl",

@@ -17,8 +17,9 @@ TINY = (
     "cot.batch_size=4 star.epochs=1.0 star.batch_size=4 sampled.trajectories=2 "
     "sampled.tactics=2 counts=(1,2) iteration.sampled.trajectories=2 "
     "iteration.sampled.tactics=2 best_first.expansions=2 best_first.candidates=2 "
-    "drawn.slots=16 thought_drawn.slots=16 drawn.max_new_tokens=8 "
-    "thought_drawn.max_new_tokens=24"
+    "drawn.slots=8 thought_drawn.slots=8 drawn.max_new_tokens=24 "
+    "thought_drawn.max_new_tokens=24 drawn.prompt_tokens=64 "
+    "thought_drawn.prompt_tokens=64"
 )
 
 

@@ -1,0 +1,222 @@
+"""Best-first search: the most probable state is expanded next (7.3.3).
+
+    queue   open states by the sum of -score over their tactics, least first; of equals
+            the one that came first
+    pop     a state that was expanded before is dropped; the others are expanded: S
+            candidates, of equal ones the best
+    push    every state that a candidate leads to, unless it was expanded before
+
+The thesis says "maximum"; the original code, and this, take the minimum of the sum of
+negative log-probabilities. All theorems are searched at once, one expansion of each to
+a batch; their candidates are checked while the model writes those of others.
+"""
+
+import heapq
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from research.lean_star.checking import Checker
+from research.lean_star.environment import (
+    Crashed,
+    Environment,
+    Progress,
+    Proved,
+    State,
+    Theorem,
+)
+from research.lean_star.outcomes import (
+    Outcome,
+    Proof,
+    Step,
+    Throughput,
+    name_of,
+    tally,
+)
+from research.lean_star.search import Searched, Written
+from research.lean_star.settings import BestFirst
+
+# How a candidate is ranked: the mean of its tokens' log-probabilities (the original's),
+# their sum, or the mean over the tokens of the tactic alone.
+SCORES = ("mean", "sum", "tactic")
+
+
+class Candidates(Protocol):
+    """A model that writes several tactics for a state."""
+
+    def candidates(
+        self, states: Sequence[str], rows: Sequence[int], count: int
+    ) -> Iterator[tuple[int, list[Written]]]:
+        """(index of the state, its completions), as states finish; `count` at most.
+
+        `scores` has all of SCORES. rows: a number for each state, on which alone its
+        draws depend.
+        """
+
+
+class Node(NamedTuple):
+    """A state of the tree. parent: a place in the list, -1 for the first.
+
+    cost: the sum of -score from the start. expanded: when it was, from 1; 0 if never.
+    closed: no goals are left. failed: tactics that were ignored here, of an expanded
+    one.
+    """
+
+    parent: int
+    state: str
+    output: str
+    tactic: str
+    cost: float
+    expanded: int
+    closed: bool
+    failed: tuple[tuple[str, str], ...]
+
+
+class _Search:
+    """One theorem's queue and tree."""
+
+    def __init__(self, place: int, theorem: Theorem, rules: BestFirst, score: str):
+        self.place, self.theorem, self.rules, self.score = place, theorem, rules, score
+        self.counts: Counter = Counter()
+        self.crashed, self.done = "", False
+        self.nodes: list[Node] = []
+        self.states: dict[int, State] = {}  # of nodes that may be expanded
+        self.queue: list[tuple[float, int]] = []
+        self.visited: set[str] = set()
+        self.expansions = 0
+        self.proof: int | None = None
+
+    def open(self, env: Environment) -> None:
+        found = env.start(self.theorem)
+        if isinstance(found, Crashed):
+            self.crashed, self.done = found.reason, True
+            return
+        self._add(-1, "", "", 0.0, found)
+
+    def _add(self, parent, output, tactic, cost, state: State | None) -> None:
+        place = len(self.nodes)
+        shown = state.pp if state is not None else "no goals"
+        closed = state is None
+        self.nodes.append(Node(parent, shown, output, tactic, cost, 0, closed, ()))
+        if state is not None:
+            self.states[place] = state
+            heapq.heappush(self.queue, (cost, place))  # places grow: first come first
+
+    def pop(self) -> int | None:
+        """The state to expand next; None when the search is over."""
+        while not self.done and self.queue and self.expansions < self.rules.expansions:
+            _, place = heapq.heappop(self.queue)
+            state = self.states[place]
+            if state.key in self.visited:
+                continue
+            self.visited.add(state.key)
+            self.expansions += 1
+            self.nodes[place] = self.nodes[place]._replace(expanded=self.expansions)
+            return place
+        self.done = True
+        return None
+
+    def settle(self, place: int, written: Sequence[Written], results: dict) -> None:
+        """Applies the results of an expansion, the best candidate first."""
+        parent, failed = self.nodes[place], []
+        for i, one in enumerate(written):
+            result = results[self.place, i]
+            tally(self.counts, result, one.tokens, True)
+            cost = parent.cost - one.scores[self.score]
+            if isinstance(result, Proved):
+                self._add(place, one.output, one.tactic, cost, None)
+                self.proof, self.done = len(self.nodes) - 1, True
+                break
+            if isinstance(result, Progress):
+                if result.state.key not in self.visited:
+                    self._add(place, one.output, one.tactic, cost, result.state)
+            else:
+                failed.append((one.tactic, name_of(result)))
+        self.nodes[place] = self.nodes[place]._replace(failed=tuple(failed))
+
+    def outcome(self) -> Outcome:
+        proofs, proved = (), (0,)
+        if self.proof is not None:
+            steps, at = [], self.proof
+            while (node := self.nodes[at]).parent >= 0:
+                steps.append(
+                    Step(self.nodes[node.parent].state, node.output, node.tactic)
+                )
+                at = node.parent
+            proved = (self.expansions,)
+            proofs = (Proof(0, self.expansions, tuple(reversed(steps))),)
+        self.counts["expansions"] += self.expansions
+        found = (self.theorem, proved, proofs, self.counts, self.crashed)
+        return Outcome(*found, tree=tuple(self.nodes))
+
+
+def search(
+    writer: Candidates,
+    env: Environment,
+    theorems: Sequence[Theorem],
+    rules: BestFirst,
+    *,
+    score: str = "mean",
+    on_round=None,
+) -> Searched:
+    """Tries to prove every theorem; every outcome has its `tree`.
+
+    on_round: called with the number of theorems that are done, after every batch.
+    Raises ValueError for a score that is not one of SCORES.
+    """
+    if score not in SCORES:
+        raise ValueError(f"score: expected one of {SCORES}, got {score!r}")
+    began = time.perf_counter()
+    searches = [_Search(i, t, rules, score) for i, t in enumerate(theorems)]
+    for one in searches:
+        one.open(env)
+    waves = deque((w, searches[w :: rules.waves]) for w in range(rules.waves))
+    asked: dict[int, list[tuple[_Search, int]]] = {}
+    best: dict[int, dict[int, list[Written]]] = {}
+    tokens, writing = 0, 0.0
+    with Checker(env) as checker:
+        while waves:
+            wave, members = waves.popleft()
+            results = checker.results(wave)
+            for one, place in asked.get(wave, ()):
+                one.settle(place, best[wave][one.place], results)
+            popped = [(one, one.pop()) for one in members]
+            asked[wave] = [(one, place) for one, place in popped if place is not None]
+            if on_round is not None:
+                on_round(sum(one.done for one in searches))
+            if not asked[wave]:
+                continue
+            waves.append((wave, members))
+            best[wave] = {}
+            clock = time.perf_counter()
+            states = [one.states[place] for one, place in asked[wave]]
+            rows = [
+                one.place * rules.expansions + one.expansions - 1
+                for one, _ in asked[wave]
+            ]
+            for i, written in writer.candidates(
+                [state.pp for state in states], rows, rules.candidates
+            ):
+                tokens += sum(one.tokens for one in written)
+                place = asked[wave][i][0].place
+                best[wave][place] = ranked(written, score)
+                for j, kept in enumerate(best[wave][place]):
+                    checker.put(wave, (place, j), states[i], kept.tactic)
+            writing += time.perf_counter() - clock
+    seconds = time.perf_counter() - began
+    spent = (writing, checker.waited, checker.seconds)
+    throughput = Throughput(seconds, checker.tactics, tokens, *spent)
+    return Searched([one.outcome() for one in searches], throughput)
+
+
+def ranked(written: Sequence[Written], score: str) -> list[Written]:
+    """Candidates without copies, the best first; of equal texts the best stays.
+
+    Equal scores are ordered by their texts: completions come in no fixed order.
+    """
+    ordered = sorted(written, key=lambda one: (-one.scores[score], one.output))
+    best: dict[str, Written] = {}
+    for one in ordered:
+        best.setdefault(one.output, one)
+    return list(best.values())

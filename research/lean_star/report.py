@@ -1,0 +1,70 @@
+"""The chapter's report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from research.intervals import Resamples
+from research.lean_star import claims, pages, tables
+from research.lean_star.results import Results
+from research.lean_star.settings import BestFirst, Sampled
+from research.report import Report, Section, provenance, write
+from research.stages import RunInfo, StageResult
+
+
+def write_report(
+    folder: Path,
+    *,
+    data: StageResult,
+    proved: Mapping[str, StageResult],
+    predicted: Mapping[str, StageResult],
+    searched: Mapping[str, StageResult],
+    gathered: Mapping[str, StageResult],
+    trained: Mapping[str, StageResult],
+    sampled: Sampled,
+    best_first: BestFirst | None,
+    seeds: tuple[int, ...],
+    counts: tuple[int, ...],
+    run_info: RunInfo,
+) -> dict:
+    """Stage: the report of what was run; for the stages see `results.Results`."""
+    made = {
+        "proved": proved, "predicted": predicted, "searched": searched,
+        "gathered": gathered, "trained": trained,
+    }  # fmt: skip
+    results, draws = Results(data, made, seeds, counts), Resamples(0)
+    rounds = tables.present([tables.table_7_3(results, draws), tables.rounds(results)])
+    sections = [
+        Section("What holds", claims.verdicts(results, draws)),
+        tables.sampling(results, draws),
+        Section("Expert iteration", rounds) if rounds else None,
+        tables.curves(results, draws),
+        tables.search(results, draws),
+        tables.difficulty(results, draws),
+        pages.proofs(results),
+        pages.trees(results),
+        Section("The data", [tables.data(results)]),
+    ]
+    search = ""
+    if best_first is not None:
+        search = (
+            f" Best-first search: {best_first.expansions} expansions of "
+            f"{best_first.candidates} candidates, "
+            + ("of a beam." if best_first.beam else "sampled.")
+        )
+    report = Report(
+        "Lean-STaR in miniature",
+        "A model proves theorems tactic by tactic, with a thought before each or "
+        "without, in a prover whose proofs a small checker judges. Sampling: "
+        f"K = {sampled.trajectories} trajectories of at most N = {sampled.tactics} "
+        f"tactics, those that do not apply included.{search} Brackets are 95% "
+        "intervals from a bootstrap over problems "
+        + (
+            f"and {len(seeds)} seeds, paired where systems are compared; so few seeds "
+            "show little of how they vary."
+            if len(seeds) > 1
+            else "only. With one seed, how seeds vary is not known."
+        ),
+        tables.present(sections),
+    )
+    write(report, folder, provenance(run_info, seeds))
+    return {"problems": len(results.rows)}

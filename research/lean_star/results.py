@@ -1,0 +1,149 @@
+"""What the stages of the chapter left, read once, as arrays."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from data.records import read_records
+from research.lean_star.passk import curve
+from research.lean_star.settings import SPLITS
+from research.lean_star.world import read_rows
+from research.stages import StageResult
+
+# Systems in words, in the order of the tables; <n> is a round.
+TITLES = {
+    "sft": "SFT",
+    "sft-data": "SFT, as many epochs more (equal data)",
+    "sft-tokens": "SFT, as many tokens more",
+    "cot": "Lean-CoT",
+    "cot-longer": "Lean-CoT, for as many updates as the last joint round",
+    "cot-shuffled": "control: thoughts of other states",
+    "cot-filler": "control: filler instead of thoughts",
+    "star-joint": "Lean-STaR, joint, round {}",
+    "star-continue": "Lean-STaR, continued, round {}",
+    "ei-joint": "expert iteration without thoughts, joint, round {}",
+    "ei-continue": "expert iteration without thoughts, continued, round {}",
+}
+
+
+def title(system: str) -> str:
+    """A system in words."""
+    if system in TITLES:
+        return TITLES[system]
+    chain, _, number = system.rpartition("-")
+    return TITLES[chain].format(number)
+
+
+def kind_of(system: str) -> str:
+    """ "sft" for a system that writes no thoughts, else "cot"."""
+    return "sft" if system.startswith(("sft", "ei")) else "cot"
+
+
+class Results:
+    """pass@k of every system, seed and problem, and what searches and rounds gave.
+
+    All are stages by "<system> <seed>": proved of `proving.prove`, predicted of
+    `predict`, trained of `stages`; searched by "<system> <score> <seed>", gathered by
+    "<chain> <round> <seed>". rows: the problems, of both splits, in the order of all
+    arrays.
+    """
+
+    def __init__(
+        self,
+        data: StageResult,
+        made: Mapping[str, Mapping[str, StageResult]],
+        seeds: Sequence[int],
+        counts: Sequence[int],
+    ):
+        self.data, self.made, self.seeds = data, made, seeds
+        self.counts = tuple(counts)
+        self.rows = read_rows(data, SPLITS)
+        self._curves: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def systems(self) -> list[str]:
+        """In the order of TITLES."""
+        return sorted(self.names("proved"), key=lambda s: (self._place(s), s))
+
+    def _place(self, system: str) -> int:
+        chain = system if system in TITLES else system.rpartition("-")[0]
+        return [*TITLES].index(chain)
+
+    def names(self, kind: str) -> list[str]:
+        """What was made, without the seed."""
+        return list(dict.fromkeys(name.rsplit(" ", 1)[0] for name in self.made[kind]))
+
+    def has(self, *systems: str) -> bool:
+        return set(systems) <= set(self.systems)
+
+    def stages(self, kind: str, name: str) -> list[StageResult]:
+        """Of every seed."""
+        return [self.made[kind][f"{name} {seed}"] for seed in self.seeds]
+
+    def outcomes(self, system: str, seed: int) -> list[dict]:
+        """Of every problem; see `outcomes.Outcome.row`."""
+        path = self.made["proved"][f"{system} {seed}"].folder / "outcomes.jsonl"
+        return [record.row for record in read_records(path)]
+
+    def curve(self, system: str) -> np.ndarray:
+        """pass@k [seeds, problems, counts]."""
+        if system not in self._curves:
+            proved = [
+                [row["proved"] for row in self.outcomes(system, seed)]
+                for seed in self.seeds
+            ]
+            found = [curve(of_seed, self.counts) for of_seed in proved]
+            self._curves[system] = np.stack(found)
+        return self._curves[system]
+
+    def passed(self, system: str, split: str = "test", k: int | None = None):
+        """pass@k [seeds, problems of the split]; by default of the largest k."""
+        at = self.counts.index(max(self.counts) if k is None else k)
+        return self.curve(system)[:, self.of(split), at]
+
+    def searched(self, name: str, split: str = "test") -> np.ndarray:
+        """Whether best-first search proved each problem [seeds, problems]."""
+        paths = [
+            stage.folder / "outcomes.jsonl" for stage in self.stages("searched", name)
+        ]
+        found = [[r.row["solved"] for r in read_records(path)] for path in paths]
+        return np.array(found, float)[:, self.of(split)]
+
+    def predicted(self, system: str, split: str = "test") -> np.ndarray:
+        """Shares of a problem's known steps that are predicted [seeds, problems]."""
+        found = []
+        for stage in self.stages("predicted", system):
+            right: dict[str, list[bool]] = {}
+            for record in read_records(stage.folder / "predicted.jsonl"):
+                right.setdefault(record.row["name"], []).append(record.row["right"])
+            found.append([np.mean(right[row["name"]]) for row in self.rows])
+        return np.array(found)[:, self.of(split)]
+
+    def of(self, split: str) -> np.ndarray:
+        """Which problems are of a split: bool [problems]."""
+        return np.array([row["split"] == split for row in self.rows])
+
+    def levels(self, split: str = "test") -> np.ndarray:
+        """easy, medium or hard, of the problems of a split."""
+        return np.array([row["level"] for row in self.rows if row["split"] == split])
+
+    def mean(self, system: str, *path: str) -> float:
+        """The mean over seeds of a number in the value of a system's proof search."""
+        found = []
+        for stage in self.stages("proved", system):
+            value = stage.value
+            for key in path:
+                value = value.get(key, 0)
+            found.append(value)
+        return float(np.mean(found))
+
+    @property
+    def last(self) -> tuple[str, str] | None:
+        """The last joint rounds with thoughts and without; None without iteration."""
+        for regime in ("joint", "continue"):
+            found = [s for s in self.systems if s.startswith(f"star-{regime}-")]
+            if found:
+                number = max(int(s.rpartition("-")[2]) for s in found)
+                return f"star-{regime}-{number}", f"ei-{regime}-{number}"
+        return None

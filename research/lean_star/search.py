@@ -1,0 +1,238 @@
+"""Proof search by sampling: K trajectories of N tactics for every theorem (7.3.3).
+
+    state of a trajectory -> (a thought and) a tactic, by the model -> the environment
+        a proof         the theorem is solved
+        another state   the trajectory goes on from there
+        anything else   the state stays, the tactic is used up
+
+All trajectories of all theorems are written for in one batch; tactics are checked by
+another thread meanwhile. What a trajectory draws depends on its theorem, its number and
+its iteration alone, so results depend neither on `waves` nor on who finishes first.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from research.lean_star.checking import Checker
+from research.lean_star.environment import (
+    Crashed,
+    Environment,
+    Progress,
+    Proved,
+    State,
+    Theorem,
+)
+from research.lean_star.outcomes import (
+    Call,
+    Outcome,
+    Proof,
+    Step,
+    Throughput,
+    detail_of,
+    name_of,
+    tally,
+)
+from research.lean_star.settings import Sampled
+
+
+class Written(NamedTuple):
+    """One completion: its text with its end, the tactic in it, and its cost.
+
+    score: log-probabilities by which best-first search may rank it.
+    """
+
+    output: str
+    tactic: str
+    tokens: int
+    scores: dict[str, float] = {}
+
+
+class Writer(Protocol):
+    """A model that writes tactics."""
+
+    def write(
+        self, states: Sequence[str], rows: Sequence[int]
+    ) -> Iterator[tuple[int, Written]]:
+        """(index, completion) of every state, in the order in which they finish.
+
+        rows: a number for each, on which alone its draws depend.
+        """
+
+
+class Searched(NamedTuple):
+    outcomes: list[Outcome]
+    throughput: Throughput
+
+
+class _Path:
+    """A trajectory on its way."""
+
+    def __init__(self, number: int, start: State):
+        self.number, self.state = number, start
+        self.steps: list[Step] = []
+        self.been = {start.key}
+        self.fresh = True  # nothing was tried on this state yet
+        self.live = True
+
+
+class _Problem:
+    """A theorem and its trajectories, of the attempt that is being made."""
+
+    def __init__(self, place: int, theorem: Theorem, rules: Sampled, calls: bool):
+        self.place, self.theorem, self.rules = place, theorem, rules
+        self.counts: Counter = Counter()
+        self.proved: list[int] = []
+        self.proofs: list[Proof] = []
+        self.calls: list[Call] | None = [] if calls else None
+        self.crashed, self.attempt, self.iteration = "", 0, 0
+        self.done = False
+        self.start: State | None = None
+        self.paths: list[_Path] = []
+
+    def open(self, env: Environment) -> None:
+        found = env.start(self.theorem)
+        if isinstance(found, Crashed):
+            self.crashed = found.reason
+            self.proved = [0] * self.rules.trajectories
+            return
+        self.start = found
+        self._begin()
+
+    def _begin(self) -> None:
+        K = self.rules.trajectories
+        first = self.attempt * K
+        self.paths = [_Path(first + k, self.start) for k in range(K)]
+        self.proved += [0] * K
+        self.iteration = 0
+
+    def asking(self) -> list[_Path]:
+        """The trajectories that want a tactic; none once the theorem is done with.
+
+        Where they have all come to an end without a proof, the next repeat begins.
+        """
+        live = [path for path in self.paths if path.live]
+        if live and self.iteration < self.rules.tactics:
+            return live
+        over = self.proofs or self.attempt + 1 >= self.rules.repeat
+        if self.start is None or over:
+            self.done = True
+            return []
+        self.attempt += 1
+        self._begin()
+        return self.paths
+
+    def row(self, path: _Path) -> int:
+        """A number of its own for every tactic that may ever be asked for."""
+        rules = self.rules
+        of_theorem = self.place * rules.repeat * rules.trajectories + path.number
+        return of_theorem * rules.tactics + self.iteration
+
+    def settle(self, asked: Sequence[_Path], written: dict, results: dict) -> None:
+        """Applies an iteration's results, in the order of trajectories."""
+        self.iteration += 1
+        for path in asked:
+            place = (self.place, path.number)
+            self._apply(path, written[place], results[place])
+            if self.proofs and self.rules.stop_all_on_first:
+                for other in self.paths:
+                    other.live = False
+                return
+
+    def _apply(self, path: _Path, one: Written, result) -> None:
+        tally(self.counts, result, one.tokens, path.fresh)
+        path.fresh = False
+        if self.calls is not None:
+            call = (path.state.pp, one.output, one.tactic)
+            self.calls.append(
+                Call(path.number, *call, name_of(result), detail_of(result))
+            )
+        step = Step(path.state.pp, one.output, one.tactic)
+        if isinstance(result, Proved):
+            path.steps.append(step)
+            path.live = False
+            self.proved[path.number] = self.iteration
+            self.proofs.append(Proof(path.number, self.iteration, tuple(path.steps)))
+        elif isinstance(result, Crashed):
+            path.live = False
+        elif isinstance(result, Progress):
+            self._move(path, step, result.state)
+
+    def _move(self, path: _Path, step: Step, after: State) -> None:
+        same = after.key == path.state.key
+        if same and self.rules.no_progress != "accept":
+            self.counts["no_progress"] += 1
+            if self.rules.no_progress == "reject":
+                return
+        if self.rules.dedup_states and after.key in path.been:
+            self.counts["seen_before"] += 1
+            return
+        path.steps.append(step)
+        path.been.add(after.key)
+        path.state, path.fresh = after, True
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            self.theorem,
+            tuple(self.proved),
+            tuple(self.proofs),
+            self.counts,
+            self.crashed,
+            tuple(self.calls or ()),
+        )
+
+
+def sample(
+    writer: Writer,
+    env: Environment,
+    theorems: Sequence[Theorem],
+    rules: Sampled,
+    *,
+    calls: bool = False,
+    on_round=None,
+) -> Searched:
+    """Tries to prove every theorem; see `Sampled` for the rules.
+
+    calls: keep every tactic that was tried. on_round: called with the number of
+    theorems that are done, after every batch.
+
+    A theorem that cannot be started is no failed proof: its outcome says `crashed`. A
+    crash at a tactic ends its trajectory, not the others.
+    """
+    began = time.perf_counter()
+    problems = [_Problem(i, t, rules, calls) for i, t in enumerate(theorems)]
+    for problem in problems:
+        problem.open(env)
+    waves = deque((w, problems[w :: rules.waves]) for w in range(rules.waves))
+    asked: dict[int, list] = {}  # of every wave: [(problem, its paths)], in order
+    written: dict[int, dict] = {}
+    tokens, writing = 0, 0.0
+    with Checker(env) as checker:
+        while waves:
+            wave, members = waves.popleft()
+            results = checker.results(wave)
+            for problem, paths in asked.get(wave, ()):
+                problem.settle(paths, written[wave], results)
+            asked[wave] = [(p, paths) for p in members if (paths := p.asking())]
+            if on_round is not None:
+                on_round(sum(p.done for p in problems))
+            if not asked[wave]:
+                continue
+            waves.append((wave, members))
+            pairs = [(p, path) for p, paths in asked[wave] for path in paths]
+            written[wave] = {}
+            clock = time.perf_counter()
+            for i, one in writer.write(
+                [path.state.pp for _, path in pairs], [p.row(path) for p, path in pairs]
+            ):
+                problem, path = pairs[i]
+                place = (problem.place, path.number)
+                written[wave][place] = one
+                tokens += one.tokens
+                checker.put(wave, place, path.state, one.tactic)
+            writing += time.perf_counter() - clock
+    seconds = time.perf_counter() - began
+    spent = (writing, checker.waited, checker.seconds)
+    throughput = Throughput(seconds, checker.tactics, tokens, *spent)
+    return Searched([problem.outcome() for problem in problems], throughput)
