@@ -168,6 +168,7 @@ def test_bad_published_files(spoil, mention, bench):
                 f"--config.published.{name}={files[name]}"
                 for name in ("math_train", "math_test", "prm800k")
             ),
+            "--config.published.on_bad_row=error",
             variant="paper",
         )
     assert_refused(done, mention)

@@ -105,12 +105,19 @@ def _forget() -> None:
     gcs_utils.get_bucket.cache_clear()
 
 
+class _Server(ThreadingHTTPServer):
+    """Silent about clients that hang up: what a command prints is what tests read."""
+
+    def handle_error(self, request, client_address):
+        pass
+
+
 @contextlib.contextmanager
 def serve(*names: str):
     """Buckets of these names, and the environment in which clients find them."""
     buckets = Buckets(*names)
     handler = type("Handler", (_Handler,), {"buckets": buckets})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import hf_weights
+from models.config import RopeConfig
 from models.decoder import param_shapes
 from models.errors import CheckpointError
 from models.params import flatten_names
 
 OPT = dict(
-    norm="layer", mlp="relu", positions="learned", position_offset=2, max_position=3
-)
+    norm="layer", mlp="relu", positions="learned", position_offset=2, max_position=3,
+    rope=RopeConfig(),
+)  # fmt: skip
 
 
 @st.composite

@@ -367,7 +367,8 @@ def test_an_old_repl_proves_nothing():
     with LeanRepl(settings("--old")) as lean:
         found = proved(lean, SWAP, "constructor", "exact hq", "exact hp")
         assert "does not check the proof" in found.reason
-        assert lean.verify(SWAP, ["exact ⟨hq, hp⟩"]).ok
+        verdict = lean.verify(SWAP, ["exact ⟨hq, hp⟩"])
+        assert not verdict.ok and "does not check the proof" in verdict.detail
 
 
 @stand_in

@@ -131,12 +131,17 @@ def test_of_an_encoder_decoder_only_sampling_is_planned():
         pieces(SampleRun(8), given, None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="libtpu is not installed: pip install -r requirements-tpu.txt",
 )
 def test_encoder_and_decoding_are_compiled():
-    """FLOPs within 5% of the closed form; keys and values are split over the chips."""
+    """FLOPs within 5% of the closed form; keys and values are split over the chips.
+
+    Of a decoding step within 10%: its attention, of one query, is compiled without
+    matrix products, and these are what is counted.
+    """
     handle = stages("paper_ul2")["recite-trivia_qa-42"]
     small = dataclasses.replace(
         MODELS["ul2"], n_layers=2, n_decoder_layers=2, d_model=1024, d_ff=2048,
@@ -148,9 +153,9 @@ def test_encoder_and_decoding_are_compiled():
     for part in stage.parts:
         encoder, decode = part.plan.functions
         assert (encoder.name, decode.name) == ("encoder", "decode step")
-        for function in (encoder, decode):
+        for function, most in ((encoder, 0.05), (decode, 0.1)):
             flops = 4 * function.costs.flops
-            assert flops == pytest.approx(function.model_flops, rel=0.05)
+            assert flops == pytest.approx(function.model_flops, rel=most)
     rows = 4 * 1536  # of sources of the recitations, in bfloat16, on 4 chips
     held = stage.parts[0].plan.functions[1].parts["sources"]
     assert held == 2 * 2 * 2 * rows * 8 * 128 / 4

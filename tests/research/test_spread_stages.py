@@ -3,6 +3,9 @@
 import pytest
 from helpers.devices import run_on_devices
 
+# A minute and more: in `make test-slow`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

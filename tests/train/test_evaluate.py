@@ -34,7 +34,7 @@ def test_the_batch_size_does_not_change_the_value():
     values = [
         make_evaluate(loss, cut(batch, n), jax.device_put)(params) for n in (1, 4, 6)
     ]
-    total, weight, _ = loss(params, batch)
+    total, weight, *_ = loss(params, batch)
     expected = float(total) / float(weight)
     for row in values:
         assert row.keys() == {"eval/loss", "eval/perplexity"}
