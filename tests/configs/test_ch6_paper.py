@@ -8,10 +8,8 @@ from helpers.config_runs import run_shipped, shipped
     ("path", "variant"),
     shipped(
         lambda name: name.startswith("ch6_") and ":paper" in name,
-        # One of each kind of data is enough for every day.
-        slow=lambda name: (
-            not name.endswith((":paper", ":paper_metamath", ":paper_apps"))
-        ),
+        # One is enough for every day.
+        slow=lambda name: not name.endswith(":paper"),
     ),
 )
 def test_every_paper_variant_runs(path, variant, tmp_path):

@@ -207,6 +207,7 @@ def test_what_cannot_be_planned_is_one_line(capsys):
     assert code == 2 and err.count("\n") == 1 and "tests.plan" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="libtpu is not installed: pip install -r requirements-tpu.txt",

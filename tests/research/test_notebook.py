@@ -31,6 +31,7 @@ def test_it_is_shipped_clean(notebook):
     assert ("code", "code") not in pairs
 
 
+@pytest.mark.slow
 def test_it_runs(notebook, tmp_path, monkeypatch):
     """In its own folder, where Jupyter would run it; its files go elsewhere."""
     from nbclient import NotebookClient

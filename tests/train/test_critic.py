@@ -92,6 +92,7 @@ def test_the_price_of_kl_plays_no_part():
     jax.tree.map(np.testing.assert_array_equal, *heads)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_fitted_critic():
     """The first iteration's values are those of the head, not those of the model."""
     cfg = tiny_ppo.config(iterations=1, fit_critic=64)

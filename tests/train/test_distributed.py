@@ -148,6 +148,7 @@ def test_the_same_commands_continue_the_run(interrupted, straight):
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_one_that_fails_alone_ends_the_other(inputs, tmp_path):
     group = start_group(*command(inputs, tmp_path), own={1: ["--config.length=4096"]})
     first, second = ends(group)
