@@ -5,7 +5,7 @@ demo: generators and a process model, from scratch, on chains of modular equatio
     python -m research.run --config=configs/ch6_easy_to_hard.py:demo \
         --workdir=runs/ch6_demo
 
-    Two CPU cores: 282 s in a clean clone, made ready. Expect, of hard
+    Two CPU cores: 282 and 328 s in clean clones, made ready. Expect, of hard
     problems, 32% right greedily, 34% by a majority of 16 and 68% by a vote weighted by
     the process model; of easy ones, 97%, 97% and 100%. One seed.
 
