@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from helpers.config_runs import check_report, overrides, shipped
+from helpers.config_runs import overrides, shipped
 from helpers.entry import call
+from helpers.report_pages import check_report
 
 from models.pretrained import from_pretrained
 from research import run as research_run

@@ -41,11 +41,16 @@ def truth(formula: Formula, values: dict) -> bool:
     op, args = formula
     if op == "prop":
         return values[args[0]]
+    return connected(op, [truth(part, values) for part in args])
+
+
+def connected(op: str, parts: list[bool]) -> bool:
+    """The truth of True, False, or a connective of parts."""
     if op in ("True", "False"):
         return op == "True"
     if op == "¬":
-        return not truth(args[0], values)
-    left, right = (truth(part, values) for part in args)
+        return not parts[0]
+    left, right = parts
     return {
         "∧": left and right,
         "∨": left or right,
@@ -122,17 +127,7 @@ def holds_in(formula: Formula, model: dict) -> bool:
         }[op]
     if op == "prop":
         return model[args[0]]
-    if op in ("True", "False"):
-        return op == "True"
-    if op == "¬":
-        return not holds_in(args[0], model)
-    left, right = (holds_in(part, model) for part in args)
-    return {
-        "∧": left and right,
-        "∨": left or right,
-        "→": not left or right,
-        "↔": left == right,
-    }[op]
+    return connected(op, [holds_in(part, model) for part in args])
 
 
 def number(rng: random.Random, sort: str, size: int) -> Term:
