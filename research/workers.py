@@ -26,8 +26,7 @@ def environment(outer: Mapping[str, str], jobs: int, cores: int) -> dict[str, st
     """That of one of `jobs` workers on a machine of so many cores.
 
     With a worker per core, XLA's matrix products do not spread over threads: those of
-    one worker would wait for those of another. In two workers on two cores a training
-    step takes a seventh less, and its results have the same bits.
+    one worker would wait for those of another. The results have the same bits.
     """
     if jobs < cores or "xla_cpu_multi_thread_eigen" in outer.get("XLA_FLAGS", ""):
         return dict(outer)
