@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 COLOURS = ("#1f83c4", "#d0740a", "#0f9a72", "#b8619a", "#7a7fd1", "#8c8a1c")
 INK = "#827f7a"
 MARKERS = "os^Dv<"
+STYLES = ("-", "--")  # of the first lines, and of those that have their colours again
 WIDTH, HEIGHT = 7.2, 3.4  # inches, at 72 points each
 
 Estimate = tuple[float, float, float]  # value, low, high
@@ -83,7 +84,8 @@ def lines(
         colour = COLOURS[k % len(COLOURS)]
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.18, linewidth=0)
         marker = MARKERS[k % len(MARKERS)] if len(xs) < 40 else ""
-        axes.plot(xs, values, color=colour, marker=marker)
+        style = STYLES[k // len(COLOURS) % len(STYLES)]
+        axes.plot(xs, values, color=colour, marker=marker, linestyle=style)
         ends.append((xs[-1], values[-1], name, colour))
     _name_ends(axes, ends)
     return render(figure)

@@ -9,6 +9,7 @@ covers its fraction; two matrices keep their rows apart; "1 \text{ and } 2" is n
 to 1 as if the word were a unit; a comma before a space separates two numbers, not
 thousands ("1, 234" is not 1234)."""
 
+import functools
 import re
 
 from research.grading.latex import to_plain
@@ -30,8 +31,12 @@ _DEGREE = re.compile(r"\^ *(?:\\circ|\{ *\\circ *\})")
 def strict_form(answer: str) -> str:
     """The first form: spelling of LaTeX unified, units to the right cut off."""
     text = _unwrapped(answer.strip())
-    if len(text) > LONGEST:
-        return text
+    return text if len(text) > LONGEST else _strict(text)
+
+
+# Every answer of a vote is compared with every other: their forms are made once.
+@functools.lru_cache(1 << 14)
+def _strict(text: str) -> str:
     original = text
     for old, new in (("\n", ""), ("\\!", ""), ("\\\\", "\\")):
         text = text.replace(old, new)
@@ -63,8 +68,11 @@ def loose_form(answer: str, thousands: bool = True) -> str:
 
     Integers lose their leading zeros, and with `thousands` the commas between those."""
     text = answer.strip()
-    if len(text) > LONGEST:
-        return text
+    return text if len(text) > LONGEST else _loose(text, thousands)
+
+
+@functools.lru_cache(1 << 14)
+def _loose(text: str, thousands: bool) -> str:
     text = re.sub(r"\\?[$%]", "", _unwrapped(text))
     text = re.sub(r"(?: |\\text\{ *)(?:or|and)(?: *\}| )", " , ", text)
     text = re.sub(r"(\d) *(m|b|tr)illion", _scaled, text)

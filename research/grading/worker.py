@@ -13,6 +13,7 @@ import signal
 import sys
 
 SECONDS = 0.5
+BITS = 1 << 15  # of a number that is worked out; a larger one may take minutes
 POINTS = range(3)
 TOKEN = re.compile(r"\s*(?:(\d+\.?\d*|\.\d+)|(sqrt|root|pi|[a-z])|([-+*/^!()|]))")
 
@@ -100,8 +101,21 @@ def parse(text: str):
 
 @functools.lru_cache(4096)
 def formula(text: str):
-    """The formula as a sympy expression; decimals are exact."""
+    """The formula as a sympy expression; decimals are exact. Raises NoFormula, too, for
+    a power or a factorial of numbers that has more than BITS."""
     import sympy
+
+    def power(a, b):
+        if a.is_Rational and b.is_Integer:
+            size = max(abs(a.p), a.q).bit_length()
+            if abs(b) * size > BITS:
+                raise NoFormula("a power is too large")
+        return a**b
+
+    def factorial(a):
+        if a.is_Integer and a * int(a).bit_length() > BITS:
+            raise NoFormula("a factorial is too large")
+        return sympy.factorial(a)
 
     def build(node):
         if isinstance(node, str):
@@ -117,8 +131,8 @@ def formula(text: str):
             "-": lambda a, b: a - b,
             "*": lambda a, b: a * b,
             "/": lambda a, b: a / b,
-            "^": lambda a, b: a**b,
-            "!": sympy.factorial,
+            "^": power,
+            "!": factorial,
             "negative": lambda a: -a,
         }[sign](*values)
 

@@ -21,7 +21,7 @@ def run_on_devices(count: int, script: str, folder: Path, *arguments: str):
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=max(300, int(os.environ.get("HANGS_AFTER", 0))),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

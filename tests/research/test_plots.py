@@ -28,6 +28,13 @@ def test_a_missing_estimate_draws_no_bar():
     assert count[0] > count[1] > 0
 
 
+def test_lines_that_share_a_colour_differ_in_style():
+    """Closed form: of nine lines, as many as are over the colours are dashed."""
+    for count in (len(plots.COLOURS), 9):
+        made = plots.lines([1, 2], {str(i): [(i, i, i)] * 2 for i in range(count)})
+        assert made.count("stroke-dasharray") == max(0, count - len(plots.COLOURS))
+
+
 def contrast(colour, paper):
     def luminance(hexadecimal):
         channels = [int(hexadecimal[i : i + 2], 16) / 255 for i in (1, 3, 5)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_ppo as tiny
+from helpers.devices import run_on_devices
 
 from models.sampling import Sampling
 from train import kl as kl_lib
@@ -204,3 +205,11 @@ def test_full_softmax_ignores_truncation_only():
     found = ppo_terms.scoring_rules(rules, Quirks(full_softmax=True))
     assert found == Sampling(temperature=0.7, banned=(3,))
     assert ppo_terms.scoring_rules(rules, Quirks()) == rules
+
+
+def test_eight_devices_whiten_estimate_and_lose_as_one(tmp_path):
+    """Equality to rounding: statistics are of all rows, not of a device's own."""
+    found = run_on_devices(8, "spread_terms.py", tmp_path)
+    assert set(found) == {"advantages", "returns", "policy", "value", "measured"}
+    for name, (difference, largest) in found.items():
+        assert difference < 1e-5 * max(1, largest) and largest > 0.01, name

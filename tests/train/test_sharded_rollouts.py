@@ -16,8 +16,8 @@ from models.pretrained import from_pretrained
 MESHES = ("2x2x2", "8x1x1", "1x4x2")  # one for each iteration of a run that moves
 
 
-# Three meshes and two processes take minutes; on every day there are eight devices in
-# test_ppo_lora, and two processes in test_distributed.
+# Three meshes and two processes take minutes; every day has the terms on eight devices
+# in test_ppo_terms, and two processes that fine-tune in test_distributed.
 pytestmark = pytest.mark.slow
 
 
