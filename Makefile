@@ -25,10 +25,10 @@ $(VENV)/test.stamp: $(VENV)/core.stamp requirements-test.txt
 	@touch $@
 
 test: test-env
-	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: test-env
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 lint: test-env
 	$(PY) -m ruff check .
