@@ -11,6 +11,8 @@ of powers whose exponent is no numeral; such a term may fail there without being
 nothing is checked here.
 """
 
+from collections.abc import Container
+
 from data.minilean import syntax
 from data.minilean.kernel import Proof
 from data.minilean.syntax import (
@@ -133,11 +135,11 @@ def show(formula: Formula) -> str:
     return op
 
 
-def _opened(formula: Formula) -> tuple[str, Formula]:
-    """(name, body) with a name that nothing else in the body has."""
+def _opened(formula: Formula, taken: Container[str] = ()) -> tuple[str, Formula]:
+    """(name, body) with a name that neither the rest of the body nor `taken` has."""
     hint, sort, body = formula.args
     name = hint or "x"
-    while name in syntax.free_names(body):
+    while name in syntax.free_names(body) or name in taken:
         name += "'"
     return name, syntax.instantiate(body, syntax.var(name, sort))
 
@@ -334,24 +336,27 @@ def _rewritten(scope, text, formula: Formula, motive: Formula, part) -> str:
             f"(eq_ind {show_term(left)} {predicate} {inner} {show_term(right)} {text})"
         )
     inner = _check(scope, part, syntax.plugged(motive, left))
-    forwards, _ = _congruence(motive, text, left, right, 0)
+    forwards, _ = _congruence(motive, text, left, right, scope)
     return f"({forwards} {inner})"
 
 
-def _congruence(motive, text: str, left, right, depth: int) -> tuple[str, str]:
-    """Functions motive[left] -> motive[right] and back, from left <-> right."""
+def _congruence(motive, text: str, left, right, scope, depth=0) -> tuple[str, str]:
+    """Functions motive[left] -> motive[right] and back, from left <-> right.
+
+    What they bind has names that text, a term in scope, cannot speak of.
+    """
     if motive == HOLE:
         return f"(proj1 {text})", f"(proj2 {text})"
     if motive.op not in (*syntax.CONNECTIVES, *syntax.QUANTIFIERS, "¬"):
         same = f"(fun v_h : {show(motive)} => v_h)"
         return same, same
-    x, y = f"v_c{depth}", f"v_d{depth}"
+    x, y = f"c{depth}", f"d{depth}"
     found = []
     for source, way in ((left, 0), (right, 1)):
         kind = show(syntax.plugged(motive, source))
         if motive.op in syntax.QUANTIFIERS:
-            name, body = _opened(motive)
-            step = _congruence(body, text, left, right, depth + 1)[way]
+            name, body = _opened(motive, scope)
+            step = _congruence(body, text, left, right, scope, depth + 1)[way]
             if motive.op == "∀":
                 inner = f"fun {_name(name)} => {step} ({x} {_name(name)})"
             else:
@@ -362,7 +367,7 @@ def _congruence(motive, text: str, left, right, depth: int) -> tuple[str, str]:
             found.append(f"(fun {x} : {kind} => {inner})")
             continue
         parts = motive.args if motive.op != "¬" else (motive.args[0], FALSE)
-        a, b = (_congruence(m, text, left, right, depth + 1) for m in parts)
+        a, b = (_congruence(m, text, left, right, scope, depth + 1) for m in parts)
         inner = {
             "∧": f"conj ({a[way]} (proj1 {x})) ({b[way]} (proj2 {x}))",
             "∨": f"match {x} with or_introl {y} => or_introl ({a[way]} {y}) "

@@ -102,16 +102,11 @@ def _instance(quantified: Formula, term: Term) -> Formula:
     return _limited(syntax.instantiate(quantified.args[2], term))
 
 
-def _with_hypothesis(scope: dict, name: str, formula: Formula) -> dict:
-    _require(type(name) is str, "a name is a string")
-    _require(type(scope.get(name)) is not Signature, f"{name} is a variable")
-    return {**scope, name: formula}
-
-
-def _with_variable(scope: dict, name: str, sort: str) -> dict:
-    _require(type(name) is str, "a name is a string")
-    _require(type(scope.get(name)) is not Signature, f"{name} is not new")
-    return {**scope, name: Signature((), sort)}
+def _with(scope: dict, name: str, kind: Formula | Signature) -> dict:
+    """The scope with a hypothesis or a variable; no variable is ever hidden."""
+    if type(name) is not str or type(scope.get(name)) is Signature:
+        raise Refused(f"{name!r} is no string, or a variable already")
+    return {**scope, name: kind}
 
 
 def _same(a: Formula, b: Formula) -> bool:
@@ -126,8 +121,8 @@ class _Checker:
 
     def enter(self, depth: int) -> int:
         self.nodes += 1
-        _require(self.nodes <= MAX_PROOF_NODES, "a proof term beyond the limits")
-        _require(depth < MAX_PROOF_DEPTH, "a proof term nested too deep")
+        if self.nodes > MAX_PROOF_NODES or depth >= MAX_PROOF_DEPTH:
+            raise Refused("a proof term beyond the limits of size or depth")
         return depth + 1
 
     def comparison(self, formula: Formula) -> tuple[str, Term, Term]:
@@ -199,14 +194,14 @@ class _Checker:
         goal = exposed(target)
         match proof, goal.op:
             case ("intro", (name, body)), "→":
-                inner = _with_hypothesis(scope, name, goal.args[0])
+                inner = _with(scope, name, goal.args[0])
                 self.check(inner, body, goal.args[1], depth)
             case ("have", (name, None, part, body)), _:
                 found = self.infer(scope, part, depth)
-                self.check(_with_hypothesis(scope, name, found), body, target, depth)
+                self.check(_with(scope, name, found), body, target, depth)
             case ("have", (name, formula, part, body)), _:
                 self.check(scope, part, _well_formed(formula, scope), depth)
-                self.check(_with_hypothesis(scope, name, formula), body, target, depth)
+                self.check(_with(scope, name, formula), body, target, depth)
             case ("pair", (p, q)), ("∧" | "↔"):
                 one, other = goal.args
                 if goal.op == "↔":
@@ -219,22 +214,22 @@ class _Checker:
                 found = self.infer(scope, major, depth)
                 _require(found.op == "∨", "cases of no ∨")
                 left, right = found.args
-                self.check(_with_hypothesis(scope, first, left), p, target, depth)
-                self.check(_with_hypothesis(scope, second, right), q, target, depth)
+                self.check(_with(scope, first, left), p, target, depth)
+                self.check(_with(scope, second, right), q, target, depth)
             case ("absurd", (part,)), _:
                 self.check(scope, part, syntax.FALSE, depth)
             case ("true", ()), "True":
                 pass
             case ("intro", (name, body)), "∀":
-                inner = _with_variable(scope, name, goal.args[1])
+                inner = _with(scope, name, Signature((), goal.args[1]))
                 instance = _instance(goal, syntax.var(name, goal.args[1]))
                 self.check(inner, body, instance, depth)
             case ("unpack", (major, variable, name, body)), _:
                 found = self.infer(scope, major, depth)
                 _require(found.op == "∃", "unpack of no ∃")
-                inner = _with_variable(scope, variable, found.args[1])
+                inner = _with(scope, variable, Signature((), found.args[1]))
                 instance = _instance(found, syntax.var(variable, found.args[1]))
-                inner = _with_hypothesis(inner, name, instance)
+                inner = _with(inner, name, instance)
                 self.check(inner, body, target, depth)
             case ("witness", (term, part)), "∃":
                 _well_sorted(term, scope, goal.args[1])
@@ -247,10 +242,11 @@ class _Checker:
                 found = self.infer(scope, equation, depth)
                 _require(found.op in ("=", "↔"), "rewrite with neither = nor ↔")
                 put = syntax.instantiate if found.op == "=" else syntax.plugged
-                before, after = (_limited(put(motive, x)) for x in found.args)
-                # after is well-formed as the target is, so before is, too
-                _require(_same(after, target), "the rewritten formula is not the goal")
-                self.check(scope, part, before, depth)
+                before, after = (put(motive, side) for side in found.args)
+                same = _same(_limited(after), target)
+                _require(same, "the rewritten formula is not the goal")
+                # equal is not well-formed: to Python 1e16 equals 10 ** 16
+                self.check(scope, part, _well_formed(before, scope), depth)
             case ("induct", (variable, new, name, base, step)), _:
                 _require(scope.get(variable) == syntax.NAT_TYPE, "induction on no ℕ")
                 rest = {
@@ -259,7 +255,7 @@ class _Checker:
                 zero, n = num(0, NAT), syntax.var(new, NAT)
                 at = partial(syntax.substitute, target, variable)
                 self.check(rest, base, at(zero), depth)
-                inner = _with_hypothesis(_with_variable(rest, new, NAT), name, at(n))
+                inner = _with(_with(rest, new, syntax.NAT_TYPE), name, at(n))
                 self.check(inner, step, at(syntax.add(n, num(1, NAT))), depth)
             case ("ring", ()), "=":
                 _require(not difference(*goal.args, self.work), "unequal polynomials")
@@ -269,7 +265,7 @@ class _Checker:
                 self.check(scope, p, Formula("≤", goal.args), depth)
                 self.check(scope, q, Formula("≤", goal.args[::-1]), depth)
             case ("contra", (name, part)), ("<" | "≤"):
-                inner = _with_hypothesis(scope, name, syntax.negate(goal))
+                inner = _with(scope, name, syntax.negate(goal))
                 self.check(inner, part, syntax.FALSE, depth)
             case ("linear", (items,)), "False":
                 facts = [(self.infer(scope, part, depth), c) for c, part in items]

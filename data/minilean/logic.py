@@ -86,7 +86,9 @@ def apply(goal: Goal, args: tuple, work: Work) -> Step:
             proof = Proof("at", (proof, found[premise]))
             continue
         proof = Proof("apply", (proof, hole(len(goals))))
-        goals.append(with_target(goal, limited(assigned(premise, found)), tag))
+        if metas:
+            premise = limited(assigned(premise, found))
+        goals.append(with_target(goal, premise, tag))
     return Step(tuple(goals), elaborator.wrapped(proof))
 
 

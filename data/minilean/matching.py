@@ -74,6 +74,8 @@ def _refuse_offsets(pattern: Term, term: Term, found: dict) -> None:
 
 def match_formula(pattern: Formula, formula: Formula, found: dict) -> dict | None:
     """found with what makes pattern the formula up to definitions, or None."""
+    if pattern == formula:  # and so has no pattern variables
+        return found
     if pattern.op != formula.op:
         pattern, formula = exposed(pattern), exposed(formula)
         if pattern.op != formula.op:

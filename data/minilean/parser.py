@@ -42,7 +42,13 @@ MAX_PRECEDENCE = 1024
 RESERVED = frozenset(
     "theorem lemma example def axiom by at with fun have show let in if then else do "
     "match from forall exists Prop Type Sort True False Nat Int sorry admit using "
-    "open import end where and or not only intro calc suffices this rfl _".split()
+    "open import end where and or not only intro calc suffices this rfl _ abbrev "
+    "attribute catch class decreasing_by deriving export extends finally for "
+    "generalizing hiding include inductive infix infixl infixr initialize instance "
+    "local macro matches mut mutual namespace nofun nomatch noncomputable notation "
+    "omit opaque partial postfix prefix private protected renaming return scoped "
+    "section set_option structure syntax termination_by try universe unless unsafe "
+    "variable".split()
 )
 GREEK = "αβγδεζηθικμνξοπρστυφχψω"  # but for λ, as in Lean
 NAME = rf"[A-Za-z_{GREEK}][A-Za-z0-9_'₀-₉{GREEK}]*"
@@ -336,8 +342,12 @@ def names_in(raw: tuple) -> set[str]:
     return own.union(*(names_in(part) for part in raw if isinstance(part, tuple)))
 
 
-def checked(node):
-    """node, if its size is within the limits. Raises ParseError."""
+def checked(convert, raw: tuple, *context):
+    """convert(raw, *context), if its size is within the limits. Raises ParseError."""
+    try:
+        node = convert(raw, *context)
+    except RecursionError:  # a sum of a thousand terms is as deep as it is long
+        raise ParseError("a formula nested too deep") from None
     if not syntax.within_limits(node):
         raise ParseError("a formula beyond the limits of size")
     return node
@@ -351,7 +361,7 @@ def parse_formula(text: str, scope: Mapping[str, Signature | Formula]) -> Formul
     reader = Reader(text)
     raw = reader.raw()
     reader.end()
-    return checked(to_formula(raw, scope))
+    return checked(to_formula, raw, scope)
 
 
 def parse_term(text: str, sort: str, scope: Mapping) -> Term:
@@ -359,7 +369,7 @@ def parse_term(text: str, sort: str, scope: Mapping) -> Term:
     reader = Reader(text)
     raw = reader.raw()
     reader.end()
-    return checked(to_term(raw, sort, scope))
+    return checked(to_term, raw, sort, scope)
 
 
 def parse_statement(text: str) -> Statement:
@@ -382,7 +392,7 @@ def parse_statement(text: str) -> Statement:
             scope[name] = kind
             binders.append(Binder(name, kind))
     reader.expect(":")
-    goal = checked(to_formula(reader.raw(), scope))
+    goal = checked(to_formula, reader.raw(), scope)
     if reader.accept(":="):
         reader.expect("by")
     reader.end()
@@ -392,7 +402,7 @@ def parse_statement(text: str) -> Statement:
 def binder_type(reader: Reader, scope: Mapping) -> Signature | Formula:
     """What stands after the colon of a binder. Raises ParseError."""
     if reader.text != "Prop" and reader.text not in SORTS:
-        return checked(to_formula(reader.raw(), scope))
+        return checked(to_formula, reader.raw(), scope)
     if reader.accept("Prop"):
         return PROP
     sorts = [reader.sort()]

@@ -183,10 +183,29 @@ def simp_only(goal: Goal, args: tuple, work: Work) -> Step:
     goal, templates, elaborator = simplified(goal, *args, work)
     if not templates:
         raise Illegal("simp made no progress")
+    place = args[1]
+    formula = goal.target if place is None else formula_of(goal, place)
+    if _computes(formula) or (place is not None and _is_reflexive(formula)):
+        raise Illegal("simp: Lean would compute further, or drop the hypothesis")
     proof = None
-    if goal.target.op in ("=", "↔") and _same_sides(goal.target):
-        proof = reflexive(goal.target, reducible=True)
+    if place is None and _is_reflexive(formula):
+        proof = reflexive(formula, reducible=True)
     return _finished(goal, templates, proof, elaborator)
+
+
+def _is_reflexive(formula: Formula) -> bool:
+    return formula.op in ("=", "↔") and _same_sides(formula)
+
+
+def _computes(node: Term | Formula) -> bool:
+    """Something in it has no variables, which Lean's simp evaluates: 2 + 3, 2 < 3."""
+    if type(node) is Term and syntax.is_closed(node):
+        inner = node.args[0] if node.op == "neg" else node
+        return inner.op != "num"
+    parts = [a for a in node.args if type(a) is Term or type(a) is Formula]
+    if node.op in syntax.RELATIONS and all(map(syntax.is_closed, parts)):
+        return parts[0] != parts[1]
+    return any(map(_computes, parts))
 
 
 def simplified(goal: Goal, rules: tuple, place: str | None, work: Work) -> tuple:

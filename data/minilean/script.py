@@ -208,7 +208,8 @@ def _starts_argument(reader: Reader) -> bool:
 
 
 def _proving_name(text: str) -> bool:
-    return text in PROVING_WORDS or all(is_name(part) for part in text.split("."))
+    # with a dot it is one identifier to Lean, whatever its parts: False.elim
+    return text in PROVING_WORDS or "." in text or is_name(text)
 
 
 def _argument(reader: Reader) -> tuple:

@@ -39,6 +39,7 @@ CONNECTIVES = ("∧", "∨", "→", "↔")
 QUANTIFIERS = ("∀", "∃")
 # Beyond these a formula is refused: recursion below is bounded by the depth.
 MAX_DEPTH, MAX_NODES, MAX_DIGITS = 80, 2000, 60
+_TOO_LARGE = 10**MAX_DIGITS
 
 
 class Term(NamedTuple):
@@ -342,34 +343,37 @@ def term_fault(term, scope: Mapping, bound: tuple[str, ...] = ()) -> str | None:
     op, args, sort = term
     if op == "var":
         found = scope.get(args[0])
-        known = type(found) is Signature and found == Signature((), sort)
+        known = type(found) is Signature and found == ((), sort)
         return None if known else f"unknown variable {args[0]}"
     if op == "num":
-        good = type(args[0]) is int and 0 <= args[0] < 10**MAX_DIGITS
+        good = type(args[0]) is int and 0 <= args[0] < _TOO_LARGE
         return None if good else "a numeral out of range"
     if op == "bound":
         index = args[0]
         good = type(index) is int and 0 <= index < len(bound) and bound[index] == sort
         return None if good else "a loose bound variable"
     if op == "app":
-        sorts = tuple(a.sort if type(a) is Term else "?" for a in args[1:])
-        if not sorts or scope.get(args[0]) != Signature(sorts, sort):
+        sorts = tuple([a.sort if type(a) is Term else "?" for a in args[1:]])
+        if not sorts or scope.get(args[0]) != (sorts, sort):
             return f"{args[0]} is not a function of these arguments"
         args = args[1:]
-    elif op in ("+", "*", "-", "^", "neg"):
-        if len(args) != (1 if op == "neg" else 2):
-            return "wrong number of arguments"
-        wanted = (sort, NAT if op == "^" else sort)[: len(args)]
-        if any(
-            type(a) is not Term or a.sort != w
-            for a, w in zip(args, wanted, strict=True)
-        ):
+    elif op not in ("+", "*", "-", "^", "neg"):
+        return "not a term"
+    elif len(args) != (1 if op == "neg" else 2):
+        return "wrong number of arguments"
+    else:
+        last = NAT if op == "^" else sort
+        if type(args[0]) is not Term or type(args[-1]) is not Term:
+            return "not a term"
+        if args[-1].sort != last or (op != "neg" and args[0].sort != sort):
             return f"the sorts of {op} do not match"
         if sort == NAT and op in ("-", "neg"):
             return "subtraction on ℕ is not part of this subset"
-    else:
-        return "not a term"
-    return next((f for a in args if (f := term_fault(a, scope, bound))), None)
+    for arg in args:
+        fault = term_fault(arg, scope, bound)
+        if fault:
+            return fault
+    return None
 
 
 def formula_fault(formula, scope: Mapping, bound: tuple[str, ...] = ()) -> str | None:
@@ -377,19 +381,19 @@ def formula_fault(formula, scope: Mapping, bound: tuple[str, ...] = ()) -> str |
     if type(formula) is not Formula:
         return "not a formula"
     op, args = formula
+    if op == "prop":
+        if len(args) == 1:
+            return None if scope.get(args[0]) == PROP else f"{args[0]} is unknown"
+        sorts = tuple([a.sort if type(a) is Term else "?" for a in args[1:]])
+        if scope.get(args[0]) != (sorts, "Prop"):
+            return f"{args[0]} is not a predicate of these arguments"
+        return next((f for a in args[1:] if (f := term_fault(a, scope, bound))), None)
     if op in CONNECTIVES:
         if len(args) != 2:
             return "wrong number of arguments"
         return formula_fault(args[0], scope, bound) or formula_fault(
             args[1], scope, bound
         )
-    if op == "prop":
-        if len(args) == 1:
-            return None if scope.get(args[0]) == PROP else f"{args[0]} is unknown"
-        sorts = tuple(a.sort if type(a) is Term else "?" for a in args[1:])
-        if scope.get(args[0]) != Signature(sorts, "Prop"):
-            return f"{args[0]} is not a predicate of these arguments"
-        return next((f for a in args[1:] if (f := term_fault(a, scope, bound))), None)
     if op == "¬":
         if len(args) != 1:
             return "wrong number of arguments"

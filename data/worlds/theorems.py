@@ -8,8 +8,8 @@
     induction      sequences in closed form
 
 Every proof is replayed and checked by the kernel. No two theorems of the splits are the
-same up to names (`theorems_canonical`), and none is one of the 244 held-out
-problems of `minif2f_244.jsonl`, which is written once, by
+same up to names and symmetry (`theorems_canonical`), and none is one of the 244
+held-out problems of `minif2f_244.jsonl`, which is written once, by
 
     python -m data.worlds.theorems --write
 
@@ -65,7 +65,7 @@ NOVEL = frozenset(
     }
 )
 HELD_OUT = Path(__file__).with_name("minif2f_244.jsonl")
-HELD_OUT_SEED, HELD_OUT_SIZE, VERSION = 244, 244, "v1"
+HELD_OUT_SEED, HELD_OUT_SIZE, VERSION = 244, 244, "v2"
 TRIES = 4000  # drafts for one theorem before a source is called exhausted
 
 
@@ -224,7 +224,7 @@ def held_out() -> tuple[dict, ...]:
 
 
 @functools.cache
-def held_out_forms() -> frozenset[tuple]:
+def held_out_forms() -> frozenset[int]:
     """Their canonical forms."""
     return frozenset(canonical(parse_statement(r["statement"])) for r in held_out())
 

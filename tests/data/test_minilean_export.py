@@ -8,6 +8,7 @@ from helpers import minilean_random as made
 from data.minilean import coq, export, kernel, tactics
 from data.minilean.parser import parse_statement
 from data.minilean.printer import show_statement
+from data.worlds.theorems import held_out
 from research.lean_star import coq as referee
 from research.lean_star.embedded import Certificate
 
@@ -42,6 +43,10 @@ PROOFS = [
     ("(p : Prop) (x : ℤ) (h : x ≠ x) : p", ["contradiction"]),
     ("(p q : Prop) (h : p ↔ q) : q ↔ p", ["constructor", "exact h.2", "exact h.1"]),
     ("(h₁ β' : Prop) (μ₁ : h₁) : True ∧ h₁", ["constructor", "trivial", "exact μ₁"]),
+    # names that the functions of a congruence must not hide
+    ("(p q : Prop) (c0 : p ↔ q) (k : p ∧ p) : q ∧ q", ["rw [c0] at k", "exact k"]),
+    ("(P Q : ℕ → Prop) (p : Prop) (x : ℕ) (h : ∀ y : ℕ, p ↔ P y) "
+     "(k : ∃ x : ℕ, Q x ∧ p) : ∃ z : ℕ, Q z ∧ P x", ["rw [h x] at k", "exact k"]),
 ]  # fmt: skip
 
 
@@ -58,11 +63,15 @@ def certificate(text: str, script: list[str]) -> Certificate:
     return Certificate(statement, proof, verdict.axioms)
 
 
-def random_certificates(count: int, seed: int) -> list[Certificate]:
-    """Proofs that random tactics found, of random propositions."""
+def true_sequent(rng: random.Random):
+    return made.valid_sequent(rng, valid=True)
+
+
+def random_certificates(count: int, seed: int, statement_of) -> list[Certificate]:
+    """Proofs that random tactics found, of random statements."""
     rng, found = random.Random(seed), []
     while len(found) < count:
-        statement = made.valid_sequent(rng, valid=True)
+        statement = statement_of(rng)
         states = [tactics.start(statement)]
         for _ in range(60):
             after = tactics.run(states[-1], made.tactic(rng, states[-1].goals[0]))
@@ -132,12 +141,24 @@ def test_coq_accepts_every_rule():
 @needs_coqc
 def test_coq_accepts_what_random_tactics_prove():
     """A hundred propositional proofs; their axioms are those the kernel named."""
-    certificates = random_certificates(100, seed=0)
+    certificates = random_certificates(100, 0, true_sequent)
     assert sum(coq.plain(found.proof) for found in certificates) > 80
     verdicts = referee.referee_together(certificates)
     for found, verdict in zip(certificates, verdicts, strict=True):
         assert verdict.ok, verdict.detail
         assert set(verdict.axioms) <= set(found.axioms)
+
+
+@needs_coqc
+def test_coq_accepts_arithmetic():
+    """Of random statements on numbers, and known proofs of the held-out problems."""
+    certificates = random_certificates(4, 11, made.any_arithmetic)
+    for row in held_out()[::24]:
+        text = row["statement"].removeprefix(f"theorem {row['full_name']} ")
+        certificates.append(certificate(text, row["proof"]))
+    assert sum(not coq.plain(found.proof) for found in certificates) > 4
+    for verdict in referee.referee_together(certificates):
+        assert verdict.ok, verdict.detail
 
 
 @needs_coqc

@@ -102,6 +102,19 @@ def test_rewriting_needs_the_motive_of_the_goal():
     assert not verdict(text, P("rewrite", K, motive, K)).ok
 
 
+def test_numbers_that_only_equal_integers_prove_nothing():
+    """To Python 1e16 equals 10 ** 16, and 1e16 + 1 equals 1e16: a motive that says so
+    is the goal by ==, and proves what is false. It is refused for what it is."""
+    big, same = "1" + "0" * 16, syntax.Term("num", (1e16,), INT)
+    text = f"(h : (0 : ℤ) = 0) : (({big} : ℤ) + 1 = {big}) ∧ True"
+    one = syntax.num(1, INT)
+    motive = syntax.conj(syntax.equals(syntax.add(same, one), same), syntax.TRUE)
+    goal = parse_statement(f"theorem t {text}").goal
+    assert motive == goal
+    for part in (P("norm_num"), P("pair", P("ring"), P("true"))):
+        assert not verdict(text, P("rewrite", H, motive, part)).ok
+
+
 def test_induction_forgets_what_is_known_of_the_variable():
     """∀ n, s n = 0 by induction; not from a hypothesis about n itself."""
     text = (

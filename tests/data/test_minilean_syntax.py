@@ -235,7 +235,9 @@ def test_what_is_outside_the_subset_is_refused(text):
      "theorem t (p : Prop) : p := by exact", "theorem t (h : p) : p := by",
      "theorem t (p : Type) : True := by", "theorem t (P : Prop → Prop) : True := by",
      "theorem by : True := by", "theorem t : True := rfl",
-     "theorem t (x : ℤ) : x := by"],
+     "theorem t (x : ℤ) : x := by",
+     f"theorem t (x : ℤ) : {'x + ' * 1900}x = 0 := by",
+     f"theorem t (x : ℤ) (h : {'x + ' * 1900}x = 0) : True := by"],
 )  # fmt: skip
 def test_broken_statements_are_refused(text):
     with pytest.raises(ParseError):

@@ -35,7 +35,7 @@ from data.worlds.theorems_checked import level, parsed, replay
 from data.worlds.theorems_draft import linear, plus, product, value, written
 from data.worlds.theorems_words import length, tokenizer
 
-SHA256 = "2196933f4506a30273309cf5d40f8c45c28efa1027100e7f788e1f7a3d2f252d"
+SHA256 = "9f00f23fc6996b3bada67a8a5dc47329ae28deebceb09984c5c2fb0aa6202039"
 SIZES = TheoremSizes(train=122, development=61, test=61, novel=61)
 seeds = st.integers(0, 2**32)
 
@@ -168,6 +168,49 @@ def test_canonical_forms_tell_statements_apart():
     assert (
         len({canonical(parse_statement(f"theorem t {t}")) for t in (one, other)}) == 1
     )
+
+
+SYMMETRIC = [
+    # a ring of implications, from another place on
+    ("(p q r : Prop) (h1 : p → q) (h2 : q → r) (h3 : r → p) : False",
+     "(p q r : Prop) (h1 : p → q) (h2 : r → p) (h3 : q → r) : False"),
+    ("(a b : ℤ) (h : a + 2 * b = 7) (k : b = 3) : a = 1",
+     "(x y : ℤ) (h : 3 = y) (k : 7 = y * 2 + x) : 1 = x"),
+    ("(p q r : Prop) (h : (p ∧ q) ∧ r) : q ∨ p",
+     "(p q r : Prop) : r ∧ p ∧ q → p ∨ q"),
+    ("(p q r : Prop) (h : (p → q → r) ↔ p) : r",
+     "(p q r : Prop) (h : p ↔ (q → p → r)) : r"),
+    ("(p q : Prop) (h : p) (k : p) : p ∨ q", "(p q : Prop) (h : q) : p ∨ q"),
+    ("(f : ℤ → ℤ) (a b : ℤ) (h : f (a + b) = b) : f b = a",
+     "(f : ℤ → ℤ) (b a : ℤ) (h : a = f (a + b)) : b = f a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SYMMETRIC)
+def test_canonical_forms_ignore_symmetry(one, other):
+    """Premises in another order, sides exchanged, other parentheses, one said twice."""
+    forms = [canonical(parse_statement(f"theorem t {text}")) for text in (one, other)]
+    assert forms[0] == forms[1]
+
+
+ASYMMETRIC = [
+    ("(a b : ℤ) (h : a - b = 1) : a = 2", "(a b : ℤ) (h : b - a = 1) : a = 2"),
+    ("(p q : Prop) (h : p → q) : p", "(p q : Prop) (h : p → q) : q"),
+    ("(p q r : Prop) : p ∧ (q ∨ r)", "(p q r : Prop) : (p ∧ q) ∨ r"),
+    ("(a b : ℤ) (h : a < b) : a = 2", "(a b : ℤ) (h : b < a) : a = 2"),
+    ("(a b : ℤ) : a + a = b", "(a b : ℤ) : a + b = a"),
+    ("(n : ℕ) (a : ℤ) : a ^ (n + 1) = 1", "(n : ℕ) (a : ℤ) : a ^ (n + n) = 1"),
+    ("(p q r : Prop) (h : p → q) (k : q → r) : False",
+     "(p q r : Prop) (h : p → q) (k : p → r) : False"),
+    ("(P : ℤ → Prop) : ∀ x : ℤ, P x", "(P : ℤ → Prop) : ∃ x : ℤ, P x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), ASYMMETRIC)
+def test_canonical_forms_see_what_is_not_symmetric(one, other):
+    """The same symbols as often, joined in another way."""
+    forms = [canonical(parse_statement(f"theorem t {text}")) for text in (one, other)]
+    assert forms[0] != forms[1]
 
 
 def test_splits_are_disjoint_whatever_the_names(drawn):
