@@ -27,16 +27,21 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level names of everything that a file imports, at any depth."""
+def modules(path: Path) -> set[str]:
+    """Everything that a file imports, at any depth: modules, and names in them."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}: relative import"
-            names.add(node.module.partition(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of everything that a file imports, at any depth."""
+    return {name.partition(".")[0] for name in modules(path)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -51,6 +56,21 @@ def test_imports_point_downwards(path):
     )
     if package == "configs":
         assert names <= {"ml_collections"}
+
+
+def test_chapters_do_not_import_each_other():
+    """Nor does what they share, the modules of research/, import a chapter."""
+    found = {path.parent for path in (ROOT / "research").glob("*/experiment.py")}
+    assert {"easy_to_hard", "lean_star", "recite"} <= {path.name for path in found}
+    crossing = [
+        f"{name_of(path)}: {name}"
+        for path in SOURCES
+        if path.parent == ROOT / "research" or found & set(path.parents)
+        for name in sorted(modules(path))
+        for chapter in found - set(path.parents)
+        if f"{name}.".startswith(f"research.{chapter.name}.")
+    ]
+    assert not crossing, "\n".join(crossing)
 
 
 def test_core_imports_are_light():

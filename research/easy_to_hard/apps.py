@@ -6,8 +6,10 @@ Programs may use the standard library and numpy; other packages are not there.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -25,18 +27,18 @@ from data.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 from models.config import DType, Remat
 from models.sampler import generate
 from models.sampling import Sampling
-from research.easy_to_hard import generators
 from research.easy_to_hard.outcome import (
     OutcomeTraining,
     score_programs,
     train_outcome,
 )
 from research.easy_to_hard.published import BadRows
-from research.easy_to_hard.settings import Sampled, Training
-from research.easy_to_hard.weights import devices, load
+from research.easy_to_hard.settings import Sampled
 from research.sandbox.limits import Limits
 from research.sandbox.run import Job, passes, run_many
 from research.stages import Handle, Plan, StageResult
+from research.training import Training, train
+from research.weights import devices, load
 from train.commands import MeshConfig
 from train.keys import purpose_key
 from train.progress import Progress
@@ -111,6 +113,10 @@ class Apps:
             raise ValueError(
                 f"test_sizes: expected {len(apps.DIFFICULTIES)}, one per difficulty, "
                 f"got {self.test_sizes}"
+            )
+        if not 0 < self.held_out < 1:
+            raise ValueError(
+                f"held_out: expected over 0 and under 1, got {self.held_out}"
             )
         if self.reward_where not in ("all", "end"):
             raise ValueError(
@@ -239,7 +245,7 @@ def finetune(
         for row in apps.sft_rows(problems, difficulties, task.solutions)
     ]
     fitted = fit_length(examples, task.sft.length, "drop")
-    result = generators.train(
+    result = train(
         folder,
         loaded.cfg,
         loaded.params,
@@ -339,20 +345,26 @@ def judge(
     A response without a program passes none; equal programs run once. `run` is
     `research.sandbox.run_many` or takes and gives the same. Raises DataError for a
     problem without tests.
+
+    A result is judged where it was run and then let go: each may hold the megabytes
+    that a program prints without end, and a problem may have thousands of them.
     """
     tests = problem.tests[:cases]
     if not tests:
         raise DataError(f"problem {problem.problem_id}: has no tests to judge by")
     found = [apps.program_of(response) for response in responses]
     different = list(dict.fromkeys(program for program in found if program is not None))
-    jobs = [
-        _job(problem, program, given) for program in different for given, _ in tests
-    ]
-    done = iter(run(jobs, limits, workers=workers))
-    shares: dict[str | None, float] = {None: 0.0}
-    for program in different:
-        passed = [_passes(problem, next(done), expected) for _, expected in tests]
-        shares[program] = float(np.mean(passed))
+
+    def passed(asked) -> bool:
+        program, (given, expected) = asked
+        (result,) = run([_job(problem, program, given)], limits, workers=1)
+        return _passes(problem, result, expected)
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        done = pool.map(passed, itertools.product(different, tests))
+        shares: dict[str | None, float] = {None: 0.0}
+        for program in different:
+            shares[program] = float(np.mean([next(done) for _ in tests]))
     return [shares[program] for program in found]
 
 

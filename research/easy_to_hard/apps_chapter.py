@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from research import versions
 from research.easy_to_hard import apps, tables_coding
 from research.easy_to_hard.apps import Apps
+from research.easy_to_hard.report import SOURCES
 from research.report import Report, provenance, write
 from research.stages import Plan, RunInfo, StageResult
 from train.settings import checked
@@ -59,3 +61,6 @@ def write_report(
     )
     write(report, folder, provenance(run_info, seeds))
     return {"results": len(results)}
+
+
+write_report.version = versions.of_sources(*SOURCES)

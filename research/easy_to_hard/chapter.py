@@ -1,20 +1,34 @@
 """The settings of the whole chapter, checked before anything runs."""
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 
-from data.worlds.arithmetic import proportional
+import numpy as np
+
+from data.tokenizers import word_tokenizer
+from data.worlds.arithmetic import (
+    EASY,
+    LEVELS,
+    ArithmeticWorld,
+    problem,
+    proportional,
+    solution,
+    vocabulary,
+)
 from models.config import DType, Remat
 from research.easy_to_hard.coding import Coding
-from research.easy_to_hard.icl import Exemplars
+from research.easy_to_hard.icl import Exemplars, make_shots
 from research.easy_to_hard.published import MathFiles
 from research.easy_to_hard.settings import (
+    Drawn,
     Evaluators,
+    EvaluatorTraining,
     Miniature,
-    ModelSize,
     Policies,
     Sampled,
-    Training,
 )
+from research.training import ModelSize, Training
 from train.commands import MeshConfig
 from train.settings import checked, positive
 
@@ -97,9 +111,106 @@ class Settings:
                         f"miniature.sizes.{name}: expected easy and hard problems, got "
                         f"{total} in all"
                     )
-        longest = self.sft.length + self.sampled.max_new_tokens
-        if self.miniature is not None and longest > self.model.max_position:
+        for name, training in self._judging():
+            if training.held_out >= 1:
+                raise ValueError(
+                    f"{name}.held_out: expected under 1, got {training.held_out}"
+                )
+        if self.miniature is not None:
+            self._check_lengths()
+            self._check_budgets()
+
+    def _judging(self) -> list[tuple[str, EvaluatorTraining]]:
+        """How evaluators are trained, by key."""
+        if self.evaluators is None:
+            return []
+        found = [("evaluators.training", self.evaluators.training)]
+        if self.evaluators.prm_training is not None:
+            found.append(("evaluators.prm_training", self.evaluators.prm_training))
+        return found
+
+    def _check_lengths(self) -> None:
+        """Whether a solved problem of the miniature fits into what learns from such."""
+        world = self.miniature.world
+        shortest = solved_tokens(world, EASY, longest=False)
+        lengths = {"sft.length": self.sft.length}
+        lengths |= {f"{name}.length": t.length for name, t in self._judging()}
+        if self.policies is not None:
+            lengths["policies.dpo.length"] = self.policies.dpo.length
+        for key, length in lengths.items():
+            if length < shortest:
+                raise ValueError(
+                    f"{key}: {length} tokens are fewer than the shortest solved "
+                    f"problem takes, {shortest}"
+                )
+        longest = solved_tokens(world, LEVELS, longest=True)
+        if self.icl is not None and self.icl.length < longest:
             raise ValueError(
-                f"model.max_position: {self.model.max_position} is less than "
-                f"sft.length + sampled.max_new_tokens, {longest}"
+                f"icl.length: {self.icl.length} tokens are fewer than one exemplar may "
+                f"take, {longest}"
             )
+
+    def _check_budgets(self) -> None:
+        """Whether prompts and all that is drawn fit into the miniature's models."""
+        drawn = {"sampled": self.sampled}
+        if self.evaluators is not None:
+            drawn["evaluators.drawn"] = self.evaluators.drawn
+        if self.policies is not None:
+            for name in ("rest", "dpo", "ppo"):
+                drawn[f"policies.{name}.drawn"] = getattr(self.policies, name).drawn
+        for key, rules in drawn.items():
+            _fits("model", self.model, "sft.length", self.sft.length, key, rules)
+        if self.large is not None:
+            length = self.sft.length
+            _fits("large", self.large, "sft.length", length, "sampled", self.sampled)
+        if self.icl is not None:
+            world = self.miniature.world
+            length = self.sft.length + solved_tokens(world, LEVELS, longest=True)
+            what = "sft.length + an exemplar"
+            _fits("model", self.model, what, length, "sampled", self.sampled)
+        if self.coding is not None:
+            model, rules = self.coding.model, self.coding.sampled
+            length = self.coding.sft.length
+            _fits("coding.model", model, "coding.sft.length", length, "coding.sampled",
+                  rules)  # fmt: skip
+
+
+def _fits(
+    name: str,
+    model: ModelSize,
+    before: str,
+    length: int,
+    key: str,
+    rules: Sampled | Drawn,
+) -> None:
+    """ValueError where `length` tokens and what `rules` draw are too many for a model.
+
+    name, before, key: what the model, the tokens before and the rules are called.
+    """
+    longest = length + rules.max_new_tokens
+    if longest > model.max_position:
+        raise ValueError(
+            f"{name}.max_position: {model.max_position} is less than {before} + "
+            f"{key}.max_new_tokens, {longest}"
+        )
+
+
+def solved_tokens(
+    world: ArithmeticWorld, levels: Sequence[int], *, longest: bool
+) -> int:
+    """Tokens that a solved problem of these levels may take, at most or at least.
+
+    As an exemplar, with a break behind it. Numbers are single words, so that all
+    problems with as many equations, solved in as many lines, are as long.
+    """
+    bounds = [world.steps[level - 1][longest] for level in levels]
+    steps = (max(bounds) if longest else min(bounds),) * 2
+    always = 1.0 if longest else 0.0
+    like = dataclasses.replace(
+        world, steps=(steps,) * len(LEVELS), scale_rare=always, scale_common=always
+    )
+    rng = np.random.default_rng(0)
+    asked = problem(like, 1, rng)
+    solved = {"prompt": asked.text, "completion": solution(like, asked, rng)}
+    tokenizer = word_tokenizer(vocabulary(like))
+    return len(make_shots(tokenizer, [solved], sys.maxsize).ids)

@@ -4,8 +4,16 @@ import numpy as np
 
 from research.easy_to_hard.claims import KINDS, Judges
 from research.easy_to_hard.findings import Contest, Finding, least, settle, untestable
-from research.easy_to_hard.reranked import LLEMMA_GREEDY, THESIS, Reranked, name_of
-from research.easy_to_hard.tables import GROUPS, in_group, points
+from research.easy_to_hard.reranked import Reranked, name_of
+from research.easy_to_hard.tables import in_group, points
+from research.easy_to_hard.thesis_curves import (
+    COUNTS,
+    ahead,
+    compared_at,
+    nearest,
+    percent,
+    said,
+)
 from research.intervals import bootstrap_of
 from research.report import Interval, Text
 
@@ -39,18 +47,18 @@ def gains(read: Reranked, kind: str, draws) -> tuple[Interval | None, Interval |
 
 
 def contest(read: Reranked, a: tuple, b: tuple, group: str) -> Contest:
-    """That way `a` beats way `b` on a group of problems, here and in the thesis."""
+    """That way `a` beats way `b` on a group of problems, here and in the thesis.
+
+    Its effect there is that of as many answers as here, see `compared_at`: with more
+    answers it is larger.
+    """
 
     def here(way):
         return float(read.at(way)[:, in_group(read.levels, group)].mean())
 
-    def theirs(way):
-        numbers = LLEMMA_GREEDY if way[1] == "greedy" else THESIS[way]
-        return numbers[GROUPS.index(group)]
-
-    effect = least([theirs(a) - theirs(b)])
+    theirs = ahead(a, b, group, compared_at(a, b, group, read.counts[-1]))
     names = (f"{name_of(way)}, {group} problems," for way in (a, b))
-    return Contest(next(names), here(a), next(names), here(b), effect)
+    return Contest(next(names), here(a), next(names), here(b), least([theirs]))
 
 
 def uses(*ways: tuple) -> list[tuple]:
@@ -93,7 +101,9 @@ def verdicts(read: Reranked, judges: Judges, draws, miniature: bool) -> list:
                 f"{what}, {group} problems",
                 points(gain),
                 reasons + judges.too_weak(about),
-                cost(read, a, b) + judges.said(about),
+                said(a, b, group, read.counts[-1])
+                + cost(read, a, b)
+                + judges.said(about),
             )
         )
 
@@ -168,6 +178,7 @@ def easy_and_hard(
     room, neither is tested.
     """
     in_points, relative = gains(read, kind, draws)
+    most = read.counts[-1]
     voting, majority = ("easy", kind, "weighted"), ("easy", None, "majority")
     contests = [contest(read, voting, majority, group) for group in ("easy", "hard")]
     about = uses(voting)
@@ -175,7 +186,7 @@ def easy_and_hard(
     counted = (
         (
             "In points, re-ranking helps more on easy problems than on hard ones, as "
-            "in the thesis's figures (6.4 against 4.9 points).",
+            f"in the thesis's figures of its mixed evaluator ({in_thesis(most)[0]}).",
             in_points,
             "gain on easy minus gain on hard",
             points,
@@ -183,7 +194,8 @@ def easy_and_hard(
         ),
         (
             "Relative to majority voting, re-ranking helps more on hard problems than "
-            "on easy ones, as in the thesis's figures (1.26 against 1.11 times).",
+            "on easy ones, as in the thesis's figures of its mixed evaluator "
+            f"({in_thesis(most)[1]}).",
             relative,
             "voting over majority, hard over easy",
             times,
@@ -202,6 +214,24 @@ def easy_and_hard(
         )
         for claim, gain, what, words, undefined in counted
     ]
+
+
+def in_thesis(votes: int) -> tuple[str, str]:
+    """The thesis's gains of voting, with answers like ours and with most.
+
+    In points, easy against hard; and as ratios to the majority, hard against easy.
+    """
+    voting, majority = ("easy", "oprm", "weighted"), ("easy", None, "majority")
+    in_points, relative = [], []
+    for count in dict.fromkeys((nearest(votes), COUNTS[-1])):
+        easy, hard = (ahead(voting, majority, g, count) for g in ("easy", "hard"))
+        in_points.append(f"{easy:.1f} against {hard:.1f} points with {count} answers")
+        easy, hard = (
+            percent(voting, g, count) / percent(majority, g, count)
+            for g in ("easy", "hard")
+        )
+        relative.append(f"{hard:.2f} against {easy:.2f} times with {count} answers")
+    return "; ".join(in_points), "; ".join(relative)
 
 
 def times(x: Interval) -> str:

@@ -30,8 +30,9 @@ from research.easy_to_hard.outcome import (
     score_programs,
     train_outcome,
 )
-from research.easy_to_hard.settings import ModelSize, Sampled, Training
+from research.easy_to_hard.settings import Sampled
 from research.stages import Handle, Plan, StageResult
+from research.training import ModelSize, Training, train
 from train.keys import purpose_key
 from train.settings import fraction, positive
 
@@ -219,7 +220,7 @@ def finetune(
         for row in _problems(data, "train", levels)
     ]
     fitted = fit_length(examples, training.length, "drop")
-    result = generators.train(
+    result = train(
         folder,
         loaded.cfg,
         loaded.params,

@@ -29,10 +29,10 @@ from models.sampling import EOS, Sampling
 from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.settings import Drawn, EvaluatorTraining
 from research.easy_to_hard.tasks import read_problems
-from research.easy_to_hard.weights import devices, load
 from research.label_rows import balance, distinct
 from research.labels import ANSWER, Candidate, from_verifier, parts
 from research.stages import StageResult
+from research.weights import devices, load
 from train.calibration import auc
 from train.commands import MeshConfig
 from train.keys import purpose_key

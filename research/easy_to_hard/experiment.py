@@ -112,8 +112,6 @@ def experiment(plan: Plan, cfg: Settings) -> None:
             _policies(plan, cfg, ground, made, of_seed, seed, trained)
     # Last, so that its many short stages fill the cores that long ones leave idle.
     if cfg.coding is not None:
-        # First, though last in the report: it needs nothing of the rest, so that
-        # several processes find work from beginning to end.
         programs = coding.declare(plan, cfg.coding, cfg.seeds, cfg.dtype)
         made = {handle.name: handle for handle in plan.handles}
         program_judges = [made[f"coding-orm-{seed}"] for seed in cfg.seeds]

@@ -1,6 +1,5 @@
 """Generators: a base model, its fine-tuning on some levels, and what it answers."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,95 +7,21 @@ import jax
 import numpy as np
 
 from data.batch import TokenizedExample
-from data.batches import batches
 from data.chat import load_template
 from data.formats import Completion
 from data.packing import fit as fit_length
 from data.records import read_records
 from data.sets.text import encode_sft
-from data.tokenizers import Tokenizer, load_tokenizer
+from data.tokenizers import load_tokenizer
 from models import decoder
-from models.config import DecoderConfig
-from models.pretrained import save_pretrained
 from research.easy_to_hard.answers import write_answers
-from research.easy_to_hard.settings import ModelSize, Sampled, Training
+from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import read_problems, read_sft
-from research.easy_to_hard.weights import devices, load
 from research.stages import StageResult
+from research.training import ModelSize, Training, small_decoder, train
+from research.weights import devices, load
 from train.commands import MeshConfig
-from train.decoder import train_decoder
 from train.keys import purpose_key
-from train.loop import LoopConfig
-
-
-def train(
-    folder: Path,
-    cfg: DecoderConfig,
-    params,
-    examples: Sequence[TokenizedExample],
-    training: Training,
-    seed: int,
-    tokenizer: Tokenizer,
-    hf_config: dict | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-) -> dict:
-    """Trains on packed examples and leaves a Hugging Face folder, `folder/hf`.
-
-    `params` are where `mesh` wants them. Checkpoints in the folder let an interrupted
-    call continue.
-    """
-    data = batches(
-        examples,
-        batch_size=training.batch_size,
-        length=training.length,
-        pad_id=tokenizer.pad_id,
-        seed=seed,
-        packing=True,
-    )
-    steps = math.ceil(training.epochs * data.steps_per_epoch)
-    state, rows = train_decoder(
-        cfg,
-        params,
-        data,
-        steps,
-        optimizer=training.optimizer,
-        loop=LoopConfig(log_every=20, checkpoint_every=max(50, steps // 4)),
-        accum=training.accum,
-        workdir=folder,
-        mesh=mesh,
-        consume=True,
-    )
-    save_pretrained(
-        folder / "hf",
-        cfg,
-        state.params,
-        hf_config,
-        tokenizer_files=tokenizer.files.contents,
-    )
-    losses = [(r["step"], r["train/loss"]) for r in rows if "train/loss" in r]
-    return {
-        "steps": steps,
-        "examples": len(examples),
-        "tokens_per_epoch": data.tokens_per_epoch,
-        "losses": losses,
-    }
-
-
-def small_decoder(model: ModelSize, vocab_size: int, dtype: str) -> DecoderConfig:
-    """The decoder of a miniature, to be trained from scratch."""
-    return DecoderConfig(
-        vocab_size=vocab_size,
-        d_model=model.d_model,
-        n_layers=model.n_layers,
-        n_heads=model.n_heads,
-        n_kv_heads=model.n_kv_heads,
-        head_dim=model.d_model // model.n_heads,
-        d_ff=model.d_ff,
-        max_position=model.max_position,
-        tie_embeddings=True,
-        init_std=model.init_std,
-        dtype=dtype,
-    )
 
 
 def pretrain(

@@ -12,8 +12,8 @@ from models.sampling import Sampling
 from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.settings import Drawn
 from research.easy_to_hard.tasks import EASY, read_problems
-from research.easy_to_hard.weights import Loaded
 from research.stages import StageResult
+from research.weights import Loaded
 
 
 def greedy(policy: Loaded, params, problems: Sequence[dict], drawn: Drawn) -> list[str]:

@@ -23,8 +23,8 @@ from data.worlds.arithmetic import ANSWER, BREAK, LEVELS, QUESTION
 from research.easy_to_hard.answers import write_answers
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tasks import EASY, read_problems
-from research.easy_to_hard.weights import devices, load
 from research.stages import StageResult
+from research.weights import devices, load
 from train.commands import MeshConfig
 from train.keys import purpose_key
 from train.settings import positive

@@ -20,9 +20,9 @@ from data.records import read_records, write_jsonl
 from data.steps import LabelledSteps, encode_steps, text_encoder
 from data.tokenizers import Tokenizer, load_tokenizer
 from models import reward_model
-from research.easy_to_hard.settings import Training
-from research.easy_to_hard.weights import devices, load
 from research.stages import StageResult
+from research.training import Training
+from research.weights import devices, load
 from train.calibration import auc
 from train.commands import MeshConfig
 from train.loop import LoopConfig

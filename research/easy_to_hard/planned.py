@@ -25,20 +25,18 @@ from research.easy_to_hard import (
     report,
     tasks,
 )
-from research.easy_to_hard.settings import Drawn, ModelSize, Sampled, Training
+from research.easy_to_hard.settings import Drawn, Sampled
 from research.plan import Facts, Stage, Work
+from research.plan_work import ALONE, NAMES, mesh_of, sft, updates
 from research.stages import Handle
-from train.commands import MeshConfig
+from research.training import ModelSize, small_decoder
 from train.dpo import DPOConfig
 from train.plan_sampling import SampleRun, ScoreRun
 from train.ppo_config import FAITHFUL
 from train.ppo_run import RewardSettings, RunConfig, SamplingSettings
 from train.preference import PreferenceConfig
 from train.reward import RewardConfig
-from train.sft import SFTConfig
 
-ALONE = MeshConfig(fsdp=1)  # of a stage without a mesh
-NAMES = {"checkpoint": "", "data": ""}
 SPECIAL = 4  # tokens of a word tokenizer that are no words
 # PRM800K's split of MATH: 12,000 problems to train on, 500 of which are validation, and
 # the 500 of MATH500, 238 of them of levels 1 to 3. The others are taken to be of easy
@@ -67,7 +65,7 @@ def _from_scratch(size: ModelSize, data: Handle) -> DecoderConfig:
     task = data.inputs["task"]
     coded = data.fn is coding.make_world
     words = programs.vocabulary() if coded else arithmetic.vocabulary(task.world)
-    return generators.small_decoder(size, len(words) + SPECIAL, "float32")
+    return small_decoder(size, len(words) + SPECIAL, "float32")
 
 
 # --- counts -------------------------------------------------------------------------
@@ -117,33 +115,7 @@ def is_easy(levels) -> bool:
     return any(set(levels) <= set(e) for e in (tasks.EASY, apps.apps.EASY))
 
 
-def updates(training: Training, examples: int | None) -> int | None:
-    """Of `training.epochs` over so many rows."""
-    if examples is None:
-        return None
-    return math.ceil(training.epochs * math.ceil(examples / training.batch_size))
-
-
 # --- parts of stages ----------------------------------------------------------------
-
-
-def mesh_of(inputs) -> MeshConfig:
-    return inputs.get("mesh") or ALONE
-
-
-def sft(model, training: Training, dtype, remat, mesh, examples) -> Work:
-    """Fine-tuning as `generators.train` does it."""
-    run = SFTConfig(
-        **NAMES,
-        length=training.length,
-        batch_size=training.batch_size,
-        accum=training.accum,
-        dtype=dtype,
-        remat=remat,
-        optimizer=training.optimizer,
-        mesh=mesh,
-    )
-    return Work(run, model, updates(training, examples))
 
 
 def drawn(

@@ -24,15 +24,16 @@ from data.steps import step_places, text_encoder
 from models import reward_model
 from models.pretrained import from_pretrained, save_pretrained
 from models.sampling import Sampling
-from research.easy_to_hard import evaluators, generators
+from research.easy_to_hard import evaluators
 from research.easy_to_hard.held_out import accuracy, finish, greedy
 from research.easy_to_hard.rules import RULES
 from research.easy_to_hard.selection import graded
-from research.easy_to_hard.settings import DPORounds, Drawn, PPORuns, ReST, Training
+from research.easy_to_hard.settings import DPORounds, Drawn, PPORuns, ReST
 from research.easy_to_hard.tasks import EASY, read_problems, read_questions
-from research.easy_to_hard.weights import Loaded, devices, load
 from research.labels import ANSWER
 from research.stages import StageResult
+from research.training import Training, train
+from research.weights import Loaded, devices, load
 from train import rewards
 from train.commands import MeshConfig
 from train.dpo import train_dpo
@@ -132,7 +133,7 @@ def rest_round(
     if not examples:
         return _unchanged(folder, start, data, rest.drawn, rules, "selected")
     fitted = fit_length(examples, training.length, "drop")
-    result = generators.train(
+    result = train(
         folder,
         ground.cfg,
         ground.params,
@@ -219,7 +220,8 @@ def dpo_round(
         if max(len(made.chosen.tokens), len(made.rejected.tokens)) <= rounds.length
     ]
     if not fitting:
-        return _unchanged(folder, start, data, rounds.drawn, rules, "pairs")
+        left = _unchanged(folder, start, data, rounds.drawn, rules, "pairs")
+        return left | {"dropped": len(rows)}
     pairs = batches(
         fitting,
         batch_size=rounds.batch_size,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from research import versions
 from research.easy_to_hard import (
     claims,
     tables,
@@ -101,3 +102,8 @@ def write_report(
     )
     write(report, folder, provenance(run_info, seeds))
     return {"problems": problems}
+
+
+# A page takes seconds; one of earlier code would pass for this code's.
+SOURCES = (Path(__file__).parent, Path(versions.__file__).parent)
+write_report.version = versions.of_sources(*SOURCES)

@@ -24,24 +24,6 @@ from train.calibration import auc
 # The thesis takes the minimum for best-of-n, and for weighted voting the product with
 # labels of people, the minimum with labels from rollouts.
 BEST = "min"
-# Appendix figures 1 to 6: Llemma on MATH500 with 1024 samples, easy, hard, all.
-THESIS = {
-    ("easy", None, "majority"): (56.76, 19.19, 37.10),
-    ("easy", "orm", "weighted"): (60.81, 21.23, 39.98),
-    ("easy", "prm", "weighted"): (60.19, 22.77, 40.47),
-    ("easy", "oprm", "weighted"): (63.20, 24.12, 42.74),
-    ("easy", "large", "weighted"): (66.54, 27.81, 46.27),
-    ("easy", "orm", "best"): (50.91, 16.34, 32.77),
-    ("easy", "prm", "best"): (49.09, 15.66, 31.55),
-    ("easy", "oprm", "best"): (55.06, 19.91, 36.66),
-    ("easy", "large", "best"): (None, None, 44.3),
-    ("large", None, "majority"): (None, 26.41, 46.53),
-    ("large", "oprm", "weighted"): (None, None, 50.67),
-    ("large", "oprm", "best"): (None, None, 42.96),
-    ("large", "large", "weighted"): (None, 32.58, 52.45),
-    ("large", "large", "best"): (None, None, 46.31),
-}
-LLEMMA_GREEDY = (28.2, 12.2, 19.8)  # of the same generator, Table 6.2
 
 
 class Reranked:

@@ -30,46 +30,6 @@ class Miniature:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSize:
-    """A decoder trained from scratch; its vocabulary is the world's.
-
-    `lr_scale` multiplies the learning rates of its training, in every phase.
-    """
-
-    d_model: int = positive(96)
-    n_layers: int = positive(3)
-    n_heads: int = positive(4)
-    n_kv_heads: int = positive(4)
-    d_ff: int = positive(256)
-    init_std: float = positive(0.1)
-    max_position: int = positive(1024)
-    lr_scale: float = positive(1.0)
-
-    def __post_init__(self):
-        if self.d_model % (2 * self.n_heads):
-            raise ValueError(
-                f"d_model: expected an even number per head, got {self.d_model} for "
-                f"{self.n_heads} heads"
-            )
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_kv_heads: expected a divisor of {self.n_heads} heads, got "
-                f"{self.n_kv_heads}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """One phase of training; `epochs` over its data, rows packed to `length` tokens."""
-
-    epochs: float = positive()
-    batch_size: int = positive()
-    length: int = positive()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    accum: int = positive(1)
-
-
-@dataclasses.dataclass(frozen=True)
 class Sampled:
     """How answers are drawn: one greedily, and `votes` by sampling, from each problem.
 

@@ -1,7 +1,7 @@
 """The generators in the report: Table 6.1 beside the thesis's, plots, verdicts."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -155,8 +155,20 @@ def table_6_1(scores, sampled, draws, miniature) -> Table:
             if miniature
             else "Llemma-7B (large: 34B) on MATH500, or all of Llemma-34B where the "
             "source says so; which are like ours depends on the checkpoint."
-        ),
+        )
+        + not_run(scores.names),
     )
+
+
+def not_run(names: Sequence[str]) -> str:
+    """A sentence on the thesis's rows that have none of ours beside them.
+
+    names: the generators that were run. The thesis has of its larger one what it has
+    of the smaller; here it is fine-tuned on easy solutions only.
+    """
+    missing = [title for name, title in NAMES.items() if name not in names]
+    missing.append("in-context learning with, and full SFT of, a large generator")
+    return f" The thesis has rows of what was not run here: {'; '.join(missing)}."
 
 
 def by_level(scores, sampled, draws) -> list:

@@ -220,6 +220,13 @@ def compared_costs(a: str, b: str, spent: Mapping[str, Cost]) -> str:
     return f" Cost of further training: {'; against '.join(parts)}."
 
 
+def at_costs(claim: str, a: str, b: str, spent: Mapping[str, Cost]) -> str:
+    """A claim that says what its two methods spent, where these train and differ."""
+    if a not in spent or b not in spent or spent[a] == spent[b]:
+        return claim
+    return f"{claim.rstrip('.')}, at {spent[a]} against {spent[b]}."
+
+
 def _iterations(stage: StageResult) -> int:
     """How many iterations a run of PPO made."""
     rows = read_records(stage.folder / "curve.jsonl")
@@ -305,7 +312,7 @@ def verdicts(
         about = ("prm",) if "yes" in (ROWS[a][3], ROWS[b][3]) else ()
         out.append(
             settle(
-                claim,
+                at_costs(claim, a, b, spent),
                 gain,
                 f"{said(a)} minus {said(b)}, {group} problems",
                 points(gain),

@@ -9,10 +9,11 @@ from research import plots
 from research.easy_to_hard.answers import Answered
 from research.easy_to_hard.claims import KINDS, Judges
 from research.easy_to_hard.claims_reranking import verdicts
-from research.easy_to_hard.reranked import BEST, THESIS, Reranked, name_of, ways_of
+from research.easy_to_hard.reranked import BEST, Reranked, name_of, ways_of
 from research.easy_to_hard.selection import AGGREGATIONS
 from research.easy_to_hard.settings import Sampled
 from research.easy_to_hard.tables import GROUPS
+from research.easy_to_hard.thesis_curves import COUNTS, CURVES, nearest, percent
 from research.intervals import Resamples, bootstrap
 from research.report import Column, Figure, Section, Table
 from research.stages import StageResult
@@ -46,6 +47,7 @@ def section(
         quality(evaluators, judges, read, seeds),
         table(read, draws, miniature),
         *figures(read, draws),
+        thesis_points(read, miniature),
         spreads(read, sampled),
         aggregations(read, draws),
     ]
@@ -128,24 +130,55 @@ def table(read: Reranked, draws, miniature: bool) -> Table:
         + [read.estimate(way, group, draws) for group in GROUPS]
         for way in ways
     ]
+    most = read.counts[-1]
+    same = nearest(most)
     # One that was published may be of either of the thesis's sizes.
     rows += [
         [LLEMMA[way[0]], name_of(way, "OPRM, 34B"), "thesis"]
-        + [None if x is None else x / 100 for x in numbers]
-        for way, numbers in THESIS.items()
+        + [_share(way, group, same) for group in GROUPS]
+        for way in CURVES
         if way in ways or not miniature
     ]
     columns = [Column("generator"), Column("way"), Column("source")]
     columns += [Column(group, format=".1%") for group in GROUPS]
-    most = read.counts[-1]
     return Table(
         columns,
         rows,
         f"Re-ranking {most} answers of the easy-to-hard generator",
         f"Voting weighs every answer by the {read.voting} of its solution's scores; "
         f"best-of-n takes the solution with the highest {BEST}. The thesis's rows: "
-        "Llemma on PRM800K and MATH500, 1024 answers, evaluators of 7B unless they say "
-        "34B.",
+        f"Llemma on PRM800K and MATH500, {same} answers"
+        + ("" if same == most else f", which of those it reports is nearest to {most}")
+        + ", evaluators of 7B unless they say 34B; with other numbers of answers, up "
+        f"to {COUNTS[-1]}, they are below the figures.",
+    )
+
+
+def _share(way: tuple, group: str, count: int) -> float | None:
+    found = percent(way, group, count)
+    return None if found is None else found / 100
+
+
+def thesis_points(read: Reranked, miniature: bool) -> Table:
+    """The thesis's points of the curves that the figures show of ours."""
+    rows = []
+    for way in CURVES:
+        if way not in read.curves and miniature:
+            continue
+        for group in GROUPS:
+            cells = [_share(way, group, count) for count in COUNTS]
+            if any(cells):
+                name = name_of(way, "OPRM, 34B")
+                rows.append([LLEMMA[way[0]], name, group, *cells])
+    columns = [Column("generator"), Column("way"), Column("problems")]
+    columns += [Column(f"n = {count}", format=".1%") for count in COUNTS]
+    return Table(
+        columns,
+        rows,
+        "The thesis's points of figures 6.4 and 6.5",
+        "Of Llemma on PRM800K and MATH500, evaluators of 7B unless they say 34B; a "
+        "dash is not printed there. What more answers add shows in the order and the "
+        "gaps: not the levels, but these are to be compared with ours above.",
     )
 
 

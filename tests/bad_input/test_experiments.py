@@ -158,9 +158,7 @@ def test_bad_published_files(spoil, mention, bench):
     files = write_math_files(bench.inputs)
     spoil(bench)
     before = snapshot(bench.inputs)
-    with mock.patch(
-        "research.easy_to_hard.generators.train_decoder", side_effect=AssertionError
-    ):
+    with mock.patch("research.training.train_decoder", side_effect=AssertionError):
         done = experiment(
             bench.work,
             f"--config.published.checkpoint={bench.checkpoint}",

@@ -29,8 +29,7 @@ from data.sets.text import prompt_of
 from data.tokenizers import word_tokenizer
 from models import decoder
 from models.config import DecoderConfig
-from research.easy_to_hard import generators
-from research.easy_to_hard.settings import Training
+from research.training import Training, train
 from train.optim import OptimizerConfig
 
 ANSWERS = {"0.5": "\\frac12", "2": "2"}  # as given, and as solutions write them
@@ -154,7 +153,7 @@ def answering_checkpoint(folder: Path) -> None:
         epochs=5.0, batch_size=8, length=64, optimizer=OptimizerConfig(lr=1e-2)
     )
     params = decoder.init_params(cfg, jax.random.key(0))
-    generators.train(folder, cfg, params, examples, training, 0, TOKENIZER)
+    train(folder, cfg, params, examples, training, 0, TOKENIZER)
 
 
 _SAMPLED = (

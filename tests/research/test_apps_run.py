@@ -1,6 +1,7 @@
 """Programs of APPS are judged by what they print or return, in the sandbox."""
 
 import dataclasses
+import weakref
 
 import pytest
 
@@ -9,10 +10,11 @@ from data.sets import apps as published
 from data.sets.apps import AppsProblem, completion_of
 from research.easy_to_hard import apps
 from research.easy_to_hard.outcome import OutcomeTraining
-from research.easy_to_hard.settings import Sampled, Training
+from research.easy_to_hard.settings import Sampled
 from research.sandbox.launch import SandboxUnavailable
 from research.sandbox.limits import Limits, ProgramResult
 from research.stages import Plan, StageResult
+from research.training import Training
 
 LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
 
@@ -117,6 +119,29 @@ def test_equal_programs_run_once_and_only_the_first_cases():
     assert [(j.source, j.stdin) for j in ran] == [
         (s, i) for s in "ab" for i in ("1\n", "2\n")
     ]
+
+
+def test_results_are_let_go_once_they_are_judged():
+    """Closed form: no more results than workers are alive, of 60 runs."""
+    alive, most = weakref.WeakSet(), []
+
+    class Text(str):
+        """One that can be referred to weakly."""
+
+    def run(jobs, limits, workers):
+        results = []
+        for job in jobs:
+            text = Text(int(job.stdin) + 1)
+            alive.add(text)
+            most.append(len(alive))
+            results.append(ok(text))
+            del text
+        return results
+
+    asked = problem([(str(i), str(i + 1)) for i in range(20)])
+    responses = [completion_of(source) for source in "abc"]
+    assert apps.judge(asked, responses, LIMITS, workers=2, run=run) == [1.0] * 3
+    assert len(most) == 60 and max(most) <= 4  # one judged, one on its way, of each
 
 
 @pytest.mark.parametrize(

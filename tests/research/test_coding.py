@@ -18,9 +18,10 @@ from data.worlds import programs
 from data.worlds.programs import ProgramSizes, ProgramWorld
 from models import reward_model
 from research.easy_to_hard import coding, generators, outcome, tables_coding
-from research.easy_to_hard.settings import ModelSize, Sampled, Training
+from research.easy_to_hard.settings import Sampled
 from research.report import Table, Verdict
 from research.stages import Plan, StageResult
+from research.training import ModelSize, Training
 from train.optim import OptimizerConfig
 
 TINY = Training(epochs=1.0, batch_size=4, length=96)

@@ -22,16 +22,11 @@ from data.worlds import arithmetic
 from models import decoder, reward_model
 from models.pretrained import from_pretrained, save_pretrained
 from research.easy_to_hard import evaluators, policies
-from research.easy_to_hard.settings import (
-    DPORounds,
-    Drawn,
-    EvaluatorTraining,
-    PPORuns,
-    Training,
-)
+from research.easy_to_hard.settings import DPORounds, Drawn, EvaluatorTraining, PPORuns
 from research.easy_to_hard.tasks import EASY
 from research.labels import ANSWER
 from research.stages import StageResult
+from research.training import Training
 from train.kl import KLConfig
 from train.ppo_config import PPOConfig
 

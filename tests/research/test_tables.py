@@ -105,6 +105,11 @@ def test_table_6_1_has_the_columns_that_were_measured(tmp_path):
     theirs = next(r for r in table.rows if r[:2] == ["full SFT", "PRM800K"])
     assert theirs[3:] == [pytest.approx(0.206), None]
     assert "majorities of 256 are left out" in table.note
+    assert table.note.endswith(
+        "not run here: easy-to-hard SFT, large; in-context learning with, and full SFT "
+        "of, a large generator."
+    )
+    assert "not run here: hard ICL; easy-to" in tables.not_run(set(ROWS) - {"icl-hard"})
 
 
 def test_points_are_hundredths():

@@ -193,6 +193,12 @@ def test_unequal_costs_stand_beside_the_verdict(tmp_path):
     assert "against" not in found["prm > sft"].evidence
     for claim in ("dpo > rest", "prm > easy", "prm > all"):
         assert "Cost" not in found[claim].evidence
+        assert "responses" not in found[claim].claim
+    assert found["ppo > rest"].claim == (
+        f"PPO beats ReST-EM on the same questions and answers, at {of_ppo}, "
+        f"{8 * cfg.updates} updates against 12 responses drawn, 7 updates."
+    )
+    assert "responses" not in found["prm > sft"].claim  # only one side trains further
 
 
 # --- reward against truth -----------------------------------------------------------
