@@ -10,6 +10,7 @@ functions. Evaluation takes the first rows of a file, in its order.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,15 +47,19 @@ def read_natural_questions(path) -> Iterator[QARow]:
 
 
 def natural_questions_lines(path) -> Iterator[tuple[str, Any]]:
-    """(place, row) of every line, as `parse_natural_question` takes them."""
-    opened = gzip.open if str(path).endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            try:
-                yield where, json.loads(line)
-            except ValueError as e:
-                raise DataError(f"{where}: not JSON: {e}") from e
+    """(place, row) of every line, as `parse_natural_question` takes them.
+
+    Raises DataError naming file and line.
+    """
+    number = 0
+    try:
+        with _open(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                where = f"{path}:{number}"
+                if line.strip():
+                    yield where, _parsed(line, where)
+    except BROKEN as e:
+        raise _broken(path, e, f" after line {number}") from e
 
 
 def parse_natural_question(
@@ -151,11 +156,20 @@ def natural_questions_of_tfds(
             "question_text": row["question"].get("text"),
             "document_title": row["document"].get("title"),
             "document_html": row["document"].get("html"),
-            "annotations": _rows_of(row["annotations"]),
+            "annotations": _rows_of(_plain(row["annotations"])),
         }
         for annotation in made["annotations"]:
             annotation["short_answers"] = _rows_of(annotation.get("short_answers", []))
         yield where, made
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists and their numbers as Python's own, in any nesting."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def _rows_of(columns: Any) -> list:
@@ -187,7 +201,10 @@ def read_trivia(path) -> Iterator[QARow]:
         if "Answer" not in row:
             continue
         answer = _fields(row, where, {"Answer": dict})["Answer"]
-        answer = _fields(answer, f"{where}: Answer", {"Value": str, "Aliases": list})
+        where = f"{where}: Answer"
+        answer = _fields(answer, where, {"Value": str, "Aliases": list})
+        for alias in answer["Aliases"]:
+            _fields({"Aliases": alias}, where, {"Aliases": str})
         yield _trivia(row["QuestionId"], row["Question"], answer["Value"],
                       answer["Aliases"])  # fmt: skip
 
@@ -225,28 +242,67 @@ def read_hotpot(path) -> Iterator[QARow]:
         row = _fields(
             row, where, {"_id": str, "question": str, "answer": str, "type": str}
         )
-        pages = {}
-        for page in row.get("context", []):
-            if not (isinstance(page, list) and len(page) == 2):
-                raise DataError(f"{where}: context: expected [title, [sentence, ...]]")
-            pages[page[0]] = "".join(page[1]).strip()
-        named = dict.fromkeys(fact[0] for fact in row.get("supporting_facts", []))
+        pages = {
+            title: "".join(sentences).strip()
+            for title, sentences in _pairs(row, "context", where)
+        }
+        named = dict.fromkeys(
+            title for title, _ in _pairs(row, "supporting_facts", where)
+        )
         evidence = tuple(pages[title] for title in named if title in pages)
         yield QARow(
             row["_id"], row["question"], (row["answer"],), evidence, "", row["type"]
         )
 
 
+PAIRS = {"context": "[title, [sentence, ...]]", "supporting_facts": "[title, number]"}
+
+
+def _pairs(row: dict, field: str, where: str) -> list:
+    """Titles, each with its sentences or a number; none where the field is absent."""
+    found = row.get(field, [])
+    for pair in found if isinstance(found, list) else [found]:
+        match field, pair:
+            case "context", [str(), [*sentences]] if set(map(type, sentences)) <= {str}:
+                continue
+            case "supporting_facts", [str(), int()]:
+                continue
+        got = f"got {pair!r:.60}"
+        raise DataError(f"{where}: {field}: expected {PAIRS[field]}, {got}")
+    return found
+
+
 # --- shared -------------------------------------------------------------------------
+
+BROKEN = (OSError, EOFError, zlib.error)  # files that are no files, or half of one
+
+
+def _open(path):
+    """A file of bytes, unpacked if its name ends in .gz."""
+    return (gzip.open if str(path).endswith(".gz") else open)(path, "rb")
+
+
+def _broken(path, error: Exception, where: str = "") -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{path}: cannot be read{where}: {reason}")
 
 
 def _json(path):
-    opened = gzip.open if str(path).endswith(".gz") else open
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            return json.load(file)
-    except ValueError as e:
-        raise DataError(f"{path}: not JSON: {e}") from e
+        with _open(path) as file:
+            data = file.read()
+    except BROKEN as e:
+        raise _broken(path, e) from e
+    return _parsed(data, path)
+
+
+def _parsed(data: bytes, where) -> Any:
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as e:
+        raise DataError(f"{where}: not UTF-8: {e.reason} at byte {e.start}") from e
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{where}: not JSON: {e}") from e
 
 
 def _fields(row: Any, where, kinds: dict) -> dict:
@@ -261,4 +317,11 @@ def _fields(row: Any, where, kinds: dict) -> dict:
             expected = " or ".join(k.__name__ for k in names)
             got = type(row[field]).__name__
             raise DataError(f"{where}: {field}: expected {expected}, got {got}")
+        if isinstance(row[field], str):
+            try:
+                row[field].encode()
+            except UnicodeEncodeError as e:
+                raise DataError(
+                    f"{where}: {field}: half of a surrogate pair at character {e.start}"
+                ) from e
     return row

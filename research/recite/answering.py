@@ -13,7 +13,6 @@ import numpy as np
 
 from data.errors import DataError
 from data.records import read_records, write_jsonl
-from research.easy_to_hard.weights import devices
 from research.recite import methods, prompts
 from research.recite.generation import Checkpoint, open_model
 from research.recite.methods import Answered, Asked
@@ -21,6 +20,7 @@ from research.recite.records import Entry, read_items
 from research.recite.retrieval import retrieve
 from research.recite.settings import Methods, Task
 from research.stages import StageResult
+from research.weights import devices
 from train.commands import MeshConfig
 from train.keys import purpose_key
 
@@ -162,7 +162,7 @@ def diversify(
     """
     reader, entries = prepare(data, model, task, settings, dtype, seed, mesh)
     asked, _ = prepare(data, reciter, task, settings, dtype, seed, mesh)
-    found = methods.diversified(asked._replace(exemplars=[]), reader)
+    found, lost = methods.diversified(asked._replace(exemplars=[]), reader)
     rows = []
     for entry, *of_one in zip(entries, *found, strict=True):
         one = methods.Diversified(*of_one)
@@ -170,7 +170,10 @@ def diversify(
         more |= {name: getattr(one, name) for name in ("voted", "weighted")}
         rows.append(Row(entry.id, one.passages, one.by_passage, one.answers, more))
     write_jsonl(folder / "answers.jsonl", [row._asdict() for row in rows])
-    return {"questions": len(entries)}
+    return {"questions": len(entries), **lost}
+
+
+diversify.version = 2  # counts what did not fit
 
 
 def answer_hinted(
@@ -188,12 +191,18 @@ def answer_hinted(
     """Stage: sampled recitations of `reciter`, hints and all, each answered; a vote.
 
     The other half of the comparison with `diversify`: the same fine-tuned model, whose
-    paths are drawn as those of any recitation.
+    paths are drawn as those of any recitation. Here as there the passage is read, and
+    not its hint.
     """
     reader, entries = prepare(data, model, task, settings, dtype, seed, mesh)
     asked, _ = prepare(data, reciter, task, settings, dtype, seed, mesh)
     texts = methods.recitations(asked._replace(exemplars=[]), settings.paths)
-    return write_rows(folder, entries, methods.answer_from(reader, texts))
+    passages = [[prompts.without_hint(text) for text in row] for row in texts]
+    found = methods.answer_from(reader, passages)
+    return write_rows(folder, entries, found._replace(recitations=texts))
+
+
+answer_hinted.version = 2  # reads passages without their hints
 
 
 def prepare(
@@ -233,8 +242,7 @@ def write_rows(folder: Path, entries: Sequence[Entry], found: Answered) -> dict:
         folder / "answers.jsonl",
         [Row(e.id, r, a, v, {"prompt": p})._asdict() for e, r, a, v, p in rows],
     )
-    left_out = {"exemplars_dropped": found.dropped, "contexts_cut": found.cut}
-    return {"questions": len(entries), **left_out}
+    return {"questions": len(entries), **found.left_out}
 
 
 def read_rows(stage: StageResult) -> list[Row]:

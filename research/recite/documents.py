@@ -35,8 +35,10 @@ def list_document(
     tokenizer: Tokenizer, block: Block, items: Sequence[Item]
 ) -> TokenizedExample:
     """Solved items one after the other; learned are the targets and their ends."""
-    ids, weights = [tokenizer.bos_id], [0.0]
-    ends = [tokenizer.encode(BETWEEN)] * (len(items) - 1) + [[tokenizer.eos_id]]
+    ids = _known(tokenizer.bos_id)
+    weights = [0.0] * len(ids)
+    last = _known(tokenizer.eos_id)
+    ends = [tokenizer.encode(BETWEEN)] * (len(items) - 1) + [last]
     for item, end in zip(items, ends, strict=True):
         prompt, target = block(item)
         for part, weight in (
@@ -49,9 +51,15 @@ def list_document(
     return TokenizedExample(np.array(ids, np.int32), np.array(weights, np.float32))
 
 
+def _known(token: int | None) -> list[int]:
+    """A control token, where the tokenizer has it."""
+    return [] if token is None else [token]
+
+
 def text_document(tokenizer: Tokenizer, text: str) -> TokenizedExample:
     """A text of which every token is learned."""
-    ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+    bos, eos = _known(tokenizer.bos_id), _known(tokenizer.eos_id)
+    ids = [*bos, *tokenizer.encode(text), *eos]
     weights = np.ones(len(ids), np.float32)
     return TokenizedExample(np.array(ids, np.int32), weights)
 

@@ -4,7 +4,6 @@ import dataclasses
 from typing import NamedTuple
 
 from models.config import DType, Remat
-from research.easy_to_hard.settings import ModelSize, Training
 from research.recite import answering, hinted, miniature, published
 from research.recite import report as chapter_report
 from research.recite.generation import Checkpoint, Mode
@@ -14,6 +13,7 @@ from research.recite.published import Files, PublishedTask, Source
 from research.recite.settings import Methods, Task
 from research.recite.thesis import SYSTEMS
 from research.stages import Handle, Plan
+from research.training import ModelSize, Training
 from train.commands import MeshConfig
 from train.settings import checked, choice, positive
 

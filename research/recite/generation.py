@@ -14,9 +14,9 @@ from models.config import DecoderConfig
 from models.sampling import Sampling
 from models.t5 import T5Config
 from models.tensor_files import read_json
-from research.easy_to_hard.weights import load
 from research.recite import prompts
 from research.stages import StageResult
+from research.weights import load
 from train.progress import Progress
 
 WORTH_SHARING = 16  # tokens
@@ -158,6 +158,8 @@ def draw(
 
     key: a PRNG key; None where the temperature is 0.
     """
+    if not prompts:
+        return []
     shared = 0 if model.reads else _shared_start(prompts)
     rules = Sampling(
         temperature=drawn.temperature,

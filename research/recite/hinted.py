@@ -17,20 +17,22 @@ import numpy as np
 from data.errors import DataError
 from data.packing import fit as fit_length
 from data.records import read_records, write_jsonl
-from research.easy_to_hard.generators import train
-from research.easy_to_hard.settings import Training
-from research.easy_to_hard.weights import devices, load
 from research.recite import prompts, scoring
 from research.recite.answering import exemplars
 from research.recite.documents import list_document, text_document
 from research.recite.generation import Checkpoint, Drawn, draw, open_model
 from research.recite.prompts import Item
+from research.recite.published import cut_bytes
 from research.recite.records import read_items
 from research.recite.settings import Methods, Task
 from research.stages import StageResult
+from research.training import Training, train
+from research.weights import devices, load
 from train.commands import MeshConfig
 from train.keys import purpose_key
 from train.settings import at_least, fraction, positive
+
+MOST_BYTES = 512  # of a passage and its hint, as in the original code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +67,14 @@ def make_questions(
 ) -> dict:
     """Stage: questions for passages at random, in questions.jsonl.
 
-    Left out, and counted: texts that do not end in a question mark, that copy their
-    passage, that are there already, or that the test asks.
+    Left out, and counted: texts that do not end in a question mark, where all questions
+    that were shown do (those of Natural Questions don't); that copy their passage, that
+    are there already, or that the test asks.
     """
+    pages = _pages(data)
     asking = open_model(model, dtype, devices(mesh))
     if asking.reads:
         raise DataError("hinted: expected a decoder, not a model of the T5 family")
-    pages = [r.row for r in read_records(data.folder / "passages.jsonl")]
     rng = np.random.default_rng([seed, 8])
     chosen = [pages[i] for i in rng.permutation(len(pages))[: hinted.passages]]
     shown = exemplars(data, task, settings.shots, seed)
@@ -95,15 +98,41 @@ def make_questions(
     key = purpose_key(jax.random.key(seed), "questions")
     texts = draw(asking, ids, drawn, key)
     test = [e.question for e in read_items(data.folder / f"{task.name}.jsonl")]
-    kept, left_out = choose(chosen, texts, test, hinted.copied)
+    marked = all(item.question.endswith("?") for item in shown)
+    kept, left_out = choose(chosen, texts, test, hinted.copied, marked)
     write_jsonl(folder / "questions.jsonl", kept)
     return {"kept": len(kept), "left_out": left_out, "passages": len(chosen)}
 
 
+def _pages(data: StageResult) -> list[dict]:
+    """Rows {hint, passage} to ask about and to learn: the beginnings of long ones.
+
+    Pages of Wikipedia have tables that no prompt has room for. Raises DataError for
+    passages without hints.
+    """
+    made = []
+    for record in read_records(data.folder / "passages.jsonl"):
+        if not record.row["hint"]:
+            raise DataError(
+                f"{record.where}: hint: expected the passage's name, for a model that "
+                "recites by hints; the file of passages has none"
+            )
+        names = ("hint", "passage")
+        made.append({k: cut_bytes(record.row[k], MOST_BYTES) for k in names})
+    return made
+
+
 def choose(
-    pages: Sequence[dict], texts: Sequence[Sequence[str]], test: Sequence[str], copied
+    pages: Sequence[dict],
+    texts: Sequence[Sequence[str]],
+    test: Sequence[str],
+    copied: int,
+    marked: bool,
 ) -> tuple[list[dict], dict[str, int]]:
-    """Rows {question, hint, passage} of usable questions, and why others are not."""
+    """Rows {question, hint, passage} of usable questions, and why others are not.
+
+    marked: whether a question has to end in a question mark.
+    """
     known = {scoring.trivia(question) for question in test}
     seen: set[str] = set()
     kept: list[dict] = []
@@ -112,7 +141,7 @@ def choose(
         for text in row:
             question = prompts.cut(text, "\n")
             plain = scoring.trivia(question)
-            if not question.endswith("?"):
+            if not plain or marked and not question.endswith("?"):
                 left_out["no question"] += 1
             elif plain in known:
                 left_out["of the test"] += 1
@@ -159,20 +188,22 @@ def learn_hints(
         for row in rows
     ]
     rng = np.random.default_rng([seed, 9])
-    pages = [r.row["passage"] for r in read_records(data.folder / "passages.jsonl")]
+    pages = [page["passage"] for page in _pages(data)]
     # Without a single question, too, there is something to learn: the passages.
     plain = rng.choice(len(pages), max(1, round(hinted.plain * len(rows))))
-    examples += [text_document(tokenizer, pages[i]) for i in plain]
-    fitted = fit_length(examples, hinted.training.length, "drop")
+    length = hinted.training.length
+    fitted = fit_length(examples, length, "drop")
+    texts = [text_document(tokenizer, pages[i]) for i in plain]
+    texts = fit_length(texts, length, "truncate")
     result = train(
         folder,
         cfg,
         params,
-        fitted.examples,
+        [*fitted.examples, *texts.examples],
         hinted.training,
         seed,
         tokenizer,
         hf_config,
         mesh,
     )
-    return {**result, "dropped": fitted.dropped}
+    return {**result, "dropped": fitted.dropped, "truncated": texts.truncated}

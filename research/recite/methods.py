@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 
+from data.errors import DataError
 from research.recite import prompts
 from research.recite.generation import Drawn, Model, draw
 from research.recite.prompts import BETWEEN, PART, Item
@@ -55,6 +56,11 @@ class Answered(NamedTuple):
     dropped: int
     cut: int = 0
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """As results of stages have it."""
+        return {"exemplars_dropped": self.dropped, "contexts_cut": self.cut}
+
 
 class _Prompts(NamedTuple):
     """Ids of the prompt of each question, and what did not fit; see `Answered`."""
@@ -85,10 +91,13 @@ def _prompts(asked: Asked, block, contexts=None) -> _Prompts:
     made, dropped, cut = [], 0, 0
     for i, question in enumerate(asked.questions):
         context = None if contexts is None else contexts[i]
-        if context:
-            context = _cut_context(partial(fitted, question), context)
-            cut += context != contexts[i]
-        found = fitted(question, context)
+        try:
+            if context:
+                context = _cut_context(partial(fitted, question), context)
+                cut += context != contexts[i]
+            found = fitted(question, context)
+        except DataError as error:
+            raise DataError(f"the question {question!r:.80}: {error}") from error
         made.append(found.ids)
         dropped += found.dropped
     return _Prompts(made, dropped, cut)
@@ -101,7 +110,7 @@ def _cut_context(fitted, context: str) -> str:
     def fits(text: str) -> bool:
         try:
             return fitted(text).dropped <= alone
-        except ValueError:  # not even without exemplars
+        except DataError:  # not even without exemplars
             return False
 
     return prompts.cut_to_fit(context, fits)
@@ -171,7 +180,7 @@ def answer_from(asked: Asked, contexts: Sequence[Sequence[str]]) -> Answered:
     """A greedy answer in each context of each question, and their vote.
 
     Equal contexts of a question are answered once: greedily they give one answer. Its
-    prompt is that of the first.
+    prompt is that of the first. Without any context there is no answer.
     """
     block, cut = _answer_rules(asked.task)
     pairs = [
@@ -184,7 +193,7 @@ def answer_from(asked: Asked, contexts: Sequence[Sequence[str]]) -> Answered:
     answers = [[found[i, context] for context in row] for i, row in enumerate(contexts)]
     voted = [vote(row) for row in answers]
     first = {i: text for (i, _), text in reversed([*zip(pairs, ids, strict=True)])}
-    shown = _texts(asked, [first[i] for i in range(len(contexts))])
+    shown = _texts(asked, [first.get(i, []) for i in range(len(contexts))])
     recitations = [list(row) for row in contexts]
     return Answered(recitations, answers, voted, shown, dropped, cut_short)
 
@@ -205,12 +214,14 @@ class Diversified(NamedTuple):
     weighted: list[str]
 
 
-def diversified(reciter: Asked, reader: Asked) -> Diversified:
+def diversified(reciter: Asked, reader: Asked) -> tuple[Diversified, dict[str, int]]:
     """Different hints of a question, a greedy passage for each, one context of all.
 
     Args:
       reciter: the model fine-tuned on questions, hints and passages; without exemplars.
       reader: what answers, with its exemplars; the same questions.
+
+    Returns also what the one context left out, as `Answered.left_out`.
     """
     settings = reciter.settings
     ids = _prompts(reciter, prompts.recitation_block).ids
@@ -239,7 +250,7 @@ def diversified(reciter: Asked, reader: Asked) -> Diversified:
         vote(answers, weights=often)
         for answers, often in zip(single.answers, counts, strict=True)
     ]
-    return Diversified(
+    found = Diversified(
         hints,
         counts,
         passages,
@@ -248,6 +259,7 @@ def diversified(reciter: Asked, reader: Asked) -> Diversified:
         single.voted,
         weighted,
     )
+    return found, together.left_out
 
 
 def _texts(asked: Asked, ids: Sequence[Sequence[int]]) -> list[str]:

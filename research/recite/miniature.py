@@ -12,12 +12,11 @@ from data.worlds import encyclopedia
 from data.worlds.encyclopedia import World
 from data.worlds.sentences import sentence_tokenizer
 from models import decoder
-from research.easy_to_hard.generators import small_decoder, train
-from research.easy_to_hard.settings import ModelSize, Training
-from research.easy_to_hard.weights import load
 from research.recite import documents
 from research.recite.records import write_items
 from research.stages import StageResult
+from research.training import ModelSize, Training, small_decoder, train
+from research.weights import load
 from train.keys import purpose_key
 from train.settings import at_least, positive
 

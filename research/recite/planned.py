@@ -24,9 +24,8 @@ from data.worlds.sentences import sentence_tokenizer
 from models.config import DecoderConfig
 from models.encoder_decoder import group_size
 from models.t5 import T5Config
-from research.easy_to_hard.generators import small_decoder
-from research.easy_to_hard.planned import mesh_of, sft
 from research.plan import Facts, Stage, Work
+from research.plan_work import mesh_of, sft
 from research.recite import (
     answering,
     documents,
@@ -38,6 +37,7 @@ from research.recite import (
 from research.recite.generation import Checkpoint
 from research.recite.settings import Methods
 from research.stages import Handle
+from research.training import small_decoder
 from train.commands import MeshConfig
 from train.plan_sampling import SampleRun
 from train.plan_sources import SourceRun

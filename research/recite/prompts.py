@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from data.errors import DataError
+
 BETWEEN = "\n\n\n"  # exemplars
 PART = "\n\n"  # parts of an exemplar
 RECITE = "The passage that answers this question, by page, section and paragraph, is:"
@@ -107,7 +109,7 @@ def fit(
     """The prompt with as many of the last exemplars as fit into `length` tokens.
 
     The original code cuts the front of the text, through an exemplar if it so happens;
-    here an exemplar is in the prompt whole or not at all. Raises ValueError where even
+    here an exemplar is in the prompt whole or not at all. Raises DataError where even
     the bare question is too long.
 
     count: how tokens are counted, where not by `encode`; its own may be at most `room`.
@@ -118,7 +120,7 @@ def fit(
         tokens = len(ids) if count is None else count(text)
         if tokens <= length and (room is None or len(ids) <= room):
             return Fitted(ids, dropped)
-    raise ValueError(
+    raise DataError(
         f"the prompt has {tokens} tokens without any exemplar, over the limit of "
         f"{length}" + ("" if room is None else f", or {len(ids)} over {room}")
     )
@@ -162,6 +164,11 @@ def cut(text: str, *marks: str) -> str:
 
 def cut_recitation(text: str) -> str:
     return cut(text, PART)
+
+
+def without_hint(text: str) -> str:
+    """A recitation's passage: what stands behind the line that is its hint."""
+    return text.partition("\n")[2].strip()
 
 
 def cut_recitations(text: str) -> str:

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import gzip
 import itertools
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from data.published import load_tfds
 from data.records import as_record, stream, write_jsonl
 from data.sets import closed_book, wiki_html
 from data.sets.closed_book import QARow
-from research.recite.records import read_items, row_of
+from research.recite.records import Entry, read_items, row_of
 from research.recite.settings import Task
 from train.settings import at_least, checked, positive
 
@@ -161,7 +162,7 @@ def read_questions(
                 pages |= {p.hint: p.text for p in chosen if p.hint not in pages}
             counts[f"exemplars_{name}"] = _write(solved, kept)
         else:
-            entries = read_items(Path(given.exemplars or _own(source)))
+            entries = _solved(Path(given.exemplars or _own(source)), source)
             write_jsonl(solved, [entry._asdict() for entry in entries])
             counts[f"exemplars_{name}"] = len(entries)
         left_out[name] = seen
@@ -183,6 +184,24 @@ def _check_files(files: Mapping[str, Files], passages: str | None) -> None:
     absent = [x for x in named if not x.startswith(TFDS) and not Path(x).is_file()]
     if absent:
         raise DataError(f"{', '.join(absent)}: no such file")
+
+
+def _solved(path: Path, source: str) -> list[Entry]:
+    """Exemplars of a file, with all that a prompt shows of them.
+
+    Raises DataError naming the one that lacks passages or a rationale.
+    """
+    entries = read_items(path)
+    hops = 2 if source == "hotpot_qa" else 1
+    for entry in entries:
+        if len(entry.evidence) != hops:
+            raise DataError(
+                f"{path}: {entry.id}: evidence: expected {hops} passages, got "
+                f"{len(entry.evidence)}"
+            )
+        if hops == 2 and not entry.rationale:
+            raise DataError(f"{path}: {entry.id}: rationale: expected text")
+    return entries
 
 
 def _own(source: str) -> Path:
@@ -233,7 +252,11 @@ def _trivia(path: str, split: str, rules, seen) -> Iterator[_Read]:
         rows = closed_book.from_tfds_trivia(_tfds(name, split), name)
     else:
         rows = closed_book.read_trivia(path)
-    return map(_Read, rows)
+    for row in rows:
+        if row.answers:
+            yield _Read(row)
+        else:
+            seen["no answer"] += 1
 
 
 def _hotpot(path: str, split: str, rules, seen) -> Iterator[_Read]:
@@ -267,21 +290,35 @@ def read_passages(path: str) -> Iterator[dict]:
     Raises DataError naming file, row and field.
     """
     if path.removesuffix(".gz").endswith(".tsv"):
-        opened = gzip.open if path.endswith(".gz") else open
+        yield from _table(path)
+        return
+    for line, _, row in stream(path):
+        row = as_record(path, line, row).row
+        found = row.get("hint", row.get("title", "")), row.get("contents")
+        hint, text = found[0], row.get("passage", found[1])
+        for field, value in (("contents", text), ("title", hint)):
+            if not isinstance(value, str):
+                told = f"expected text, got {value!r:.60}"
+                raise DataError(f"{path}:{line}: {field}: {told}")
+        yield {"hint": hint, "passage": text}
+
+
+def _table(path: str) -> Iterator[dict]:
+    """Rows {hint, passage} of id, text, title, with tabs between them."""
+    opened = gzip.open if path.endswith(".gz") else open
+    line = 0
+    try:
         with opened(path, "rt", encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.reader(file, delimiter="\t"), start=1):
+            rows = csv.reader(file, delimiter="\t")
+            for row in rows:
+                line = rows.line_num
                 if row[:1] == ["id"]:
                     continue
                 if len(row) != 3:
                     raise DataError(
-                        f"{path}:{number}: expected id, text and title, got "
+                        f"{path}:{line}: expected id, text and title, got "
                         f"{len(row)} columns"
                     )
                 yield {"hint": row[2], "passage": row[1]}
-        return
-    for line, _, row in stream(path):
-        row = as_record(path, line, row).row
-        text = row.get("passage", row.get("contents"))
-        if not isinstance(text, str):
-            raise DataError(f"{path}:{line}: contents: expected text, got {text!r:.60}")
-        yield {"hint": row.get("hint", row.get("title", "")), "passage": text}
+    except (csv.Error, UnicodeDecodeError, OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path}: cannot be read after line {line}: {e}") from e

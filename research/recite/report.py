@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from research.intervals import Resamples
-from research.recite import claims, tables, tables_paper
+from research.recite import claims, tables, tables_paper, tables_paths, transcripts
 from research.recite.scores import Scores
 from research.recite.settings import Methods, Task
 from research.report import Report, Section, provenance, write
@@ -30,23 +30,28 @@ def write_report(
     system, titles, shots: of a published model; see `tables_paper.Beside`.
     """
     scores, draws = Scores(answers, tasks, settings, seeds), Resamples(0)
-    paths, curves = tables.more_paths(scores)
+    paths, curves = tables_paths.more_paths(scores)
+    found = claims.verdicts(scores, curves, draws, system)
     if system is None:
         accuracy = tables.accuracy(scores, draws)
         contexts = tables.contexts(scores, draws)
     else:
         beside = tables_paper.Beside(system, titles, shots)
         accuracy, contexts = tables_paper.answers(scores, draws, beside), None
-    trivia = titles and [name for name, title in titles.items() if title == "TriviaQA"]
+    if titles is None:
+        trivia = [name for name, task in scores.tasks.items() if task.hops == 1]
+    else:
+        trivia = [name for name, title in titles.items() if title == "TriviaQA"]
     sections = [
-        Section("What holds", claims.verdicts(scores, curves, draws)),
+        Section("What holds", [claims.summary(found), *(f.verdict() for f in found)]),
         accuracy,
         tables.hints(scores, draws),
         contexts,
         paths,
         tables.losses(scores, trivia),
         tables.robustness(scores),
-        tables.transcripts(scores),
+        transcripts.recited(scores),
+        transcripts.transcripts(scores),
     ]
     counts = {t: scores.right("direct", t).shape[1] for t in scores.tasks}
     asked = ", ".join(f"{n} {name}" for name, n in counts.items())
@@ -63,4 +68,5 @@ def write_report(
         [section for section in sections if section is not None],
     )
     write(report, folder, provenance(run_info, seeds))
-    return {"questions": counts}
+    told = [f._asdict() for f in found]
+    return {"questions": counts, "claims": told}

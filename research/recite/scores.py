@@ -47,7 +47,11 @@ class Run(NamedTuple):
 
 
 class Scores:
-    """What every method scored; a task has different questions in every seed."""
+    """What every method scored; a task has different questions in every seed.
+
+    Where seeds have different numbers of them, the least number counts, of each the
+    first ones; they are in random order.
+    """
 
     def __init__(
         self,
@@ -60,16 +64,20 @@ class Scores:
         self.settings, self.seeds = settings, tuple(seeds)
         self.runs: dict[tuple[str, str, int], Run] = {}
         self.values = {name: stage.value for name, stage in stages.items()}
-        for seed in seeds:
-            data = stages[f"world {seed}"]
-            for task in tasks:
-                entries = read_items(data.folder / f"{task.name}.jsonl")
+        self.data = {seed: stages[f"world {seed}"].folder for seed in seeds}
+        for task in tasks:
+            entries = {
+                seed: read_items(folder / f"{task.name}.jsonl")
+                for seed, folder in self.data.items()
+            }
+            most = min(map(len, entries.values()))
+            for seed in seeds:
                 end = f" {task.name} {seed}"
                 for name, stage in stages.items():
                     if name.endswith(end):
-                        rows = read_rows(stage)
+                        rows = read_rows(stage)[:most]
                         key = name.removesuffix(end), task.name, seed
-                        self.runs[key] = Run(task, entries[: len(rows)], rows)
+                        self.runs[key] = Run(task, entries[seed][: len(rows)], rows)
 
     def has(self, method: str, task: str) -> bool:
         return (method, task, self.seeds[0]) in self.runs
@@ -89,3 +97,16 @@ class Scores:
     def single(self, method: str, task: str) -> np.ndarray:
         """Exact match of one path, the mean of all, float64 [seeds, questions]."""
         return np.array([run.paths.mean(axis=1) for run in self.of(method, task)])
+
+    def by_exemplars(self, method: str, task: str) -> np.ndarray:
+        """Exact match with each draw of exemplars, float64 [draws, seeds, questions].
+
+        method: "direct" or "recite"
+        """
+        runs = self.of("robust", task)
+        return np.array(
+            [
+                [run.right([row.more[method][d] for row in run.rows]) for run in runs]
+                for d in range(self.settings.exemplar_seeds)
+            ]
+        )

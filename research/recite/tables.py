@@ -1,23 +1,26 @@
 """The chapter's tables in our numbers, the thesis's beside them."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from research import plots
+from data.worlds.encyclopedia import EASY, REVERSED
 from research.intervals import Resamples, bootstrap
 from research.recite import errors
+from research.recite.records import read_items
 from research.recite.scores import Scores
 from research.recite.thesis import (
+    MORE_EXEMPLARS,
     SYSTEMS,
     TABLE_4_1,
     TABLE_4_2,
     TABLE_4_3,
     TABLE_4_4,
     TABLE_4_5,
+    USUAL,
 )
-from research.recite.voting import path_curve, vote
-from research.report import Column, Figure, Interval, Section, Table, Text
+from research.report import Column, Interval, Section, Table, Text
 
 NAMES = {
     "direct": "direct",
@@ -52,19 +55,14 @@ def both_scores(
 def accuracy(scores: Scores, draws: Resamples) -> Section:
     """Table 4.1: every method on every task, and the thesis's systems."""
     methods = (
-        "direct", "direct votes", "chain of thought", "recite greedily",
-        "recite",
+        "direct", "direct votes", "chain of thought", "first recitation",
+        "recite greedily", "recite",
     )  # fmt: skip
     ours = [
         [task, name_of(method, scores), *both_scores(scores, method, task, draws)]
         for task in scores.tasks
         for method in methods
         if scores.has(method, task)
-    ]
-    thesis = [
-        [data, NAMES[method].format(n=20), *values]
-        for data, of_methods in TABLE_4_1.items()
-        for method, values in of_methods.items()
     ]
     return Section(
         "Answers (Table 4.1)",
@@ -82,15 +80,33 @@ def accuracy(scores: Scores, draws: Resamples) -> Section:
                 "number of samples as one of recitations.",
             ),
             Table(
-                [Column("data"), Column("method"), *map(Column, SYSTEMS)],
-                thesis,
+                [
+                    Column("data"),
+                    Column("exemplars"),
+                    Column("method"),
+                    *map(Column, SYSTEMS),
+                ],
+                _thesis_rows(),
                 "Table 4.1, the thesis: exact match / F1",
-                "With 5 exemplars, HotpotQA 4. Other models, other questions: compare "
-                "the order and the gaps, not the levels.",
+                "Other models, other questions: compare the order and the gaps, not "
+                "the levels.",
             ),
             *_by_type(scores, draws),
         ],
     )
+
+
+def _thesis_rows() -> list[list]:
+    """Table 4.1 as it is printed, more exemplars and all."""
+    rows = []
+    for data, of_methods in TABLE_4_1.items():
+        for method, values in of_methods.items():
+            rows.append([data, USUAL[data], NAMES[method].format(n=20), *values])
+        for (shots, system), of_more in MORE_EXEMPLARS.items():
+            for method, value in of_more.items() if data == "Natural Questions" else ():
+                shown = [value if name == system else None for name in SYSTEMS]
+                rows.append([data, shots, NAMES[method].format(n=20), *shown])
+    return rows
 
 
 def _by_type(scores: Scores, draws: Resamples) -> list[Table]:
@@ -106,6 +122,7 @@ def _by_type(scores: Scores, draws: Resamples) -> list[Table]:
             for m in ("direct", "recite greedily", "recite", "gold", "retrieved")
             if scores.has(m, task)
         ]
+        prior = _commonest(scores, task)
         rows = []
         for kind in kinds:
             row = [kind]
@@ -115,16 +132,53 @@ def _by_type(scores: Scores, draws: Resamples) -> list[Table]:
                     for run in scores.of(method, task)
                 ]
                 row.append(float(np.mean(np.concatenate(found))))
-            rows.append(row)
+            rows.append(row + [prior.get(kind)] * bool(prior))
+        columns = [name_of(m, scores) for m in methods]
+        columns += ["always the commonest answer"] * bool(prior)
         made.append(
             Table(
-                [Column("asked for")]
-                + [Column(name_of(m, scores), format=SHARE) for m in methods],
+                [Column("asked for")] + [Column(c, format=SHARE) for c in columns],
                 rows,
                 f"Exact match by what is asked for: {task}",
+                " ".join(told for kind, told in CONTROLS.items() if kind in kinds),
             )
         )
     return made
+
+
+CONTROLS = {
+    EASY[0]: f"{EASY[0].capitalize()} is a control: it stands right behind the name, "
+    "where it can be told without reciting.",
+    REVERSED[0]: f"{REVERSED[0].capitalize()} is a control: it asks for the name in "
+    "front of what the question says, so that no recitation can begin with it.",
+}
+
+
+def _commonest(scores: Scores, task: str) -> dict[str, float]:
+    """How often the commonest answer of a type among the exemplars would be right.
+
+    For types that exemplars are of; none of a published data set's are.
+    """
+    hits: dict[str, list[float]] = {}
+    for seed, run in zip(scores.seeds, scores.of("direct", task), strict=True):
+        solved = read_items(scores.data[seed] / f"exemplars_{task}.jsonl")
+        counts: dict[str, Counter] = {}
+        for entry in solved:
+            counts.setdefault(entry.type, Counter())[entry.answers[0]] += 1
+        for entry in run.entries:
+            if entry.type in counts:
+                ((answer, _),) = counts[entry.type].most_common(1)
+                right = run._replace(entries=[entry]).right([answer])
+                hits.setdefault(entry.type, []).append(float(right[0]))
+    return {kind: float(np.mean(found)) for kind, found in hits.items()}
+
+
+REFUSED = {
+    "no question": "that are no question",
+    "copied": "copied from the passage",
+    "twice": "that were there already",
+    "of the test": "that the test asks",
+}
 
 
 def hints(scores: Scores, draws: Resamples) -> Section | None:
@@ -133,7 +187,11 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
     if not scores.has("diversified", task):
         return None
     rows = [
-        [name_of(m, scores), *both_scores(scores, m, task, draws), TABLE_4_2.get(m)]
+        [
+            name_of(m, scores),
+            *both_scores(scores, m, task, draws),
+            *TABLE_4_2.get(m, (None, None)),
+        ]
         for m in ("direct", "recite", "hinted votes", "diversified")
     ]
     runs = scores.of("diversified", task)
@@ -145,7 +203,7 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
         right = [run.right(a) for run, a in zip(runs, answers, strict=True)]
         overlap = [run.overlap(a) for run, a in zip(runs, answers, strict=True)]
         estimates = bootstrap(right, draws), bootstrap(overlap, draws)
-        rows.append([label, *estimates, None])
+        rows.append([label, *estimates, None, None])
     counts = [len(row.more["hints"]) for run in runs for row in run.rows]
     known = [
         row.more["hints"][int(np.argmax(row.more["counts"]))] == entry.hint
@@ -153,8 +211,17 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
         for row, entry in zip(run.rows, run.entries, strict=True)
         if row.more["hints"]
     ]
+    best = f"{np.mean(known):.1%}" if known else "none"
     made = [scores.values[f"questions {seed}"] for seed in scores.seeds]
     asked = sum(v["kept"] for v in made)
+    kinds = Counter()
+    for v in made:
+        kinds.update(v["left_out"])
+    refused = ", ".join(f"{kinds[name]} {why}" for name, why in REFUSED.items())
+    written = asked + kinds.total()
+    lost = [scores.values[f"diversified {task} {seed}"] for seed in scores.seeds]
+    cut = sum(v["contexts_cut"] for v in lost)
+    dropped = sum(v["exemplars_dropped"] for v in lost)
     return Section(
         "Recitation by hints (Table 4.2)",
         [
@@ -163,22 +230,36 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
                     Column("method"),
                     Column("exact match", format=SHARE),
                     Column("F1", format=SHARE),
-                    Column("thesis, PaLM-62B"),
+                    Column("PaLM-62B, 5 exemplars"),
+                    Column("PaLM-62B, 64"),
                 ],
                 rows,
                 f"Table 4.2: {task}",
-                "The thesis's are of Natural Questions with 5 exemplars.",
+                "PaLM-62B is the thesis's, on Natural Questions.",
             ),
             Text(
                 f"Of {scores.settings.paths} drawn hints {np.mean(counts):.2f} are "
                 f"different on average; the most frequent is the one of the evidence "
-                f"for {np.mean(known):.1%} of the questions (another page may answer "
-                f"as well). {asked} questions were made for passages. What is learned "
-                "from them shows the passages once more, which the other methods' "
-                "model does not see: a gain may come from that, too."
+                f"for {best} of the questions that have one (another page may answer "
+                f"as well). {cut} contexts of several passages were cut, and {dropped} "
+                "exemplars left out, to fit a prompt."
+            ),
+            Text(
+                f"Of {written} texts that were written as questions to passages "
+                f"{asked} are learned from; left out are {refused}. Questions may be "
+                "about passages that the test asks about, but are none of the test's. "
+                "What is learned from them shows the passages once more, "
+                "which the model of direct answers and of plain recitation does not "
+                "see: a gain over these may come from that, too. A vote of the same "
+                "model has no such advantage to make up for."
             ),
         ],
     )
+
+
+def _one_hop(scores: Scores, task: str, values):
+    """The thesis's two values beside questions of one hop, which they are of."""
+    return values if values and scores.tasks[task].hops == 1 else (None, None)
 
 
 def contexts(scores: Scores, draws: Resamples) -> Section:
@@ -189,7 +270,7 @@ def contexts(scores: Scores, draws: Resamples) -> Section:
             task,
             name_of(method, scores),
             *both_scores(scores, method, task, draws),
-            *TABLE_4_3.get(method, (None, None)),
+            *_one_hop(scores, task, TABLE_4_3.get(method)),
         ]
         for task in scores.tasks
         for method in methods
@@ -229,21 +310,29 @@ def _shares(percents: Sequence[float], shown: bool) -> list[float | None]:
     return [value / 100 if shown else None for value in percents]
 
 
-def losses(scores: Scores, beside: Sequence[str] | None = None) -> Section:
+CLASS_NAMES = {  # the thesis's behind ours
+    errors.MAJORITY: "right by vote (Hits@Majority)",
+    errors.NOT_RECITED: "not recited (Not Recit.)",
+    errors.RECITED: "recited only (Hits@20-Recit.)",
+    errors.PATH: "right on a path (Hits@20-Path)",
+}
+
+
+def losses(scores: Scores, beside: Sequence[str]) -> Section:
     """Tables 4.4 and 4.5: where answers are lost.
 
-    beside: tasks that the thesis's numbers, of TriviaQA, stand beside; None: of all.
+    beside: tasks that the thesis's numbers, of TriviaQA, stand beside.
     """
     questions, single = [], []
     for task in scores.tasks:
-        shown = beside is None or task in beside
+        shown = task in beside
         found = paths_of(scores, task)
         normalise = scores.of("recite", task)[0].normalise
         shares = errors.class_shares(found, normalise)
         table = errors.path_table(found, normalise)
         questions += [
-            [task, name, shares[name], *_shares(TABLE_4_4[name], shown)]
-            for name in errors.CLASSES
+            [task, CLASS_NAMES[name], shares[name], *_shares(percents, shown)]
+            for name, percents in TABLE_4_4.items()
         ]
         single += [
             [
@@ -283,73 +372,13 @@ def losses(scores: Scores, beside: Sequence[str] | None = None) -> Section:
     )
 
 
-def more_paths(scores: Scores) -> tuple[Section, dict]:
-    """Figure 4.4, and its curves {task: [curve of each seed]} for the verdicts."""
-    made, curves, blocks = {}, {}, []
-    counts = scores.settings.counts
-    for task in scores.tasks:
-        for label in ("exact match", "F1"):
-            found = []
-            for seed, run in zip(scores.seeds, scores.of("recite", task), strict=True):
-
-                def score(q, answer, run=run, label=label):
-                    one = run._replace(entries=[run.entries[q]])
-                    how = one.right if label == "exact match" else one.overlap
-                    return float(how([answer])[0])
-
-                rng = np.random.default_rng([seed, 10])
-                pools = [row.answers for row in run.rows]
-                repeats = scores.settings.repeats
-                found.append(path_curve(pools, score, counts, repeats, rng, vote))
-            mean = np.mean([curve.mean for curve in found], axis=0)
-            spread = np.mean([curve.deviation for curve in found], axis=0)
-            made[f"{task}, {label}"] = [
-                (m, m - s, m + s) for m, s in zip(mean, spread, strict=True)
-            ]
-            if label == "exact match":
-                curves[task] = found
-                rows = [
-                    [count, float(m), float(s)]
-                    for count, m, s in zip(counts, mean, spread, strict=True)
-                ]
-                blocks.append(
-                    Table(
-                        [
-                            Column("paths"),
-                            Column("exact match", format=SHARE),
-                            Column("deviation of a repeat", format=".2%"),
-                        ],
-                        rows,
-                        f"Figure 4.4 in numbers: {task}",
-                    )
-                )
-    figure = Figure(
-        plots.lines(
-            counts, made, xlabel="paths", ylabel="Right, or F1, by vote", log_x=True
-        ),
-        f"Figure 4.4: votes of fewer paths, {scores.settings.repeats} sub-samples of "
-        "one pool each; bands are one standard deviation of them.",
-        "Curves of exact match and F1 over the number of paths.",
-    )
-    return Section("More paths (Figure 4.4)", [figure, *blocks]), curves
-
-
-def draws_of_exemplars(scores: Scores, task: str, method: str) -> np.ndarray:
-    """Exact match [seeds, draws of exemplars] of the questions asked several times."""
-    found = []
-    for run in scores.of("robust", task):
-        answers = zip(*(row.more[method] for row in run.rows), strict=True)
-        found.append([float(run.right(a).mean()) for a in answers])
-    return np.array(found)
-
-
 def robustness(scores: Scores) -> Section | None:
     """How much depends on which exemplars a prompt shows."""
     rows: list[Sequence] = []
     asked = [task for task in scores.tasks if scores.has("robust", task)]
     for task in asked:
         for method, label in (("direct", "direct"), ("recite", "recite")):
-            found = draws_of_exemplars(scores, task, method)
+            found = scores.by_exemplars(method, task).mean(axis=2).T  # [seeds, draws]
             rows.append(
                 [
                     task,
@@ -381,28 +410,3 @@ def robustness(scores: Scores) -> Section | None:
             )
         ],
     )
-
-
-def transcripts(scores: Scores, count: int = 10) -> Section:
-    """Questions with recitations, answers, vote and gold, for a person to read."""
-    blocks = []
-    tasks = list(scores.tasks)
-    for n in range(count):
-        task = tasks[n % len(tasks)]
-        run = scores.of("recite", task)[0]
-        direct = scores.of("direct", task)[0]
-        place = (n // len(tasks)) * len(run.rows) // -(-count // len(tasks))
-        row, entry = run.rows[place], run.entries[place]
-        prompt = row.more["prompt"].replace("\n", "\n           ")
-        lines = [f"Prompt     {prompt}", ""]
-        for path in range(min(3, len(row.answers))):
-            text = row.recitations[path].replace("\n", "\n           ")
-            lines += [f"Recited    {text}", f"  answer   {row.answers[path]}", ""]
-        lines += [
-            f"Vote       {row.voted} (of {len(row.answers)} paths)",
-            f"Direct     {direct.rows[place].voted}",
-            f"Gold       {' | '.join(entry.answers)}",
-            f"Evidence   {' / '.join(entry.evidence)}",
-        ]
-        blocks.append(Text("\n".join(lines), f"{task}: {entry.id}", verbatim=True))
-    return Section("Transcripts", blocks)

@@ -20,10 +20,10 @@ TABLE_4_1 = {
         "recite": ("26.46/35.67", "19.04/27.32", "17.77/26.58", "37.11/48.37"),
     },
 }  # fmt: skip
-TABLE_4_2 = {
-    "direct": "25.76/36.47",
-    "recite": "28.70/39.76",
-    "diversified": "32.20/44.02",
+TABLE_4_2 = {  # with 5 and 64 exemplars
+    "direct": ("25.76/36.47", "28.98/40.13"),
+    "recite": ("28.70/39.76", "31.34/42.48"),
+    "diversified": ("32.20/44.02", "33.23/45.29"),
 }
 TABLE_4_3 = {
     "direct": ("10.16/20.17", "31.45/44.75"),
@@ -46,6 +46,7 @@ TABLE_4_5 = {
     (False, True): (12.10, 12.57),
     (False, False): (46.44, 47.58),
 }
+ANSWERED = TABLE_4_5[True, True], TABLE_4_5[False, True]
 SYSTEMS = ("PaLM-62B", "UL2-20B", "OPT-30B", "Codex")
 SYSTEMS_4_3 = ("UL2-20B", "Codex")
 
@@ -70,3 +71,26 @@ def answers(system: str, data: str, shots: int, method: str) -> str | None:
     if contexts is None or system not in SYSTEMS_4_3:
         return None
     return contexts[SYSTEMS_4_3.index(system)]
+
+
+def differences(better: str, worse: str, hops: int) -> list[float]:
+    """Of exact match in points, of all systems and data where both methods are.
+
+    Those of questions of so many hops, in the first of Tables 4.1 to 4.3 that has them.
+    worse: may be "one path", the mean of all of them (Tables 4.4 and 4.5).
+    """
+    if worse == "one path":
+        voted, right = TABLE_4_4[errors.MAJORITY], zip(*ANSWERED, strict=True)
+        pairs = zip(voted, right, strict=True)
+        return [v - sum(cells) for v, cells in pairs] if hops == 1 else []
+    first = [t for data, t in TABLE_4_1.items() if (data == "HotpotQA") == (hops == 2)]
+    for tables in (first, *([[TABLE_4_2], [TABLE_4_3]] if hops == 1 else [])):
+        found = [
+            float(b.partition("/")[0]) - float(w.partition("/")[0])
+            for table in tables
+            if better in table and worse in table
+            for b, w in zip(table[better], table[worse], strict=True)
+        ]
+        if found:
+            return found
+    return []

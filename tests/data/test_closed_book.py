@@ -262,3 +262,60 @@ def test_files_that_are_not_json_are_named(tmp_path):
             list(read(path))
     with pytest.raises(DataError, match="bad.json:1: not JSON"):
         list(closed_book.read_natural_questions(path))
+
+
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        (b'{"a": 1}\n\xff\n', ":2: not UTF-8"),
+        (b'{"a": 1}\n\n[1\n', ":3: not JSON"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, data, told):
+    """By its number in the file, empty lines and all; the lines before it are read."""
+    path = tmp_path / "nq-dev-00.jsonl"
+    path.write_bytes(data)
+    lines = closed_book.natural_questions_lines(path)
+    assert next(lines) == (f"{path}:1", {"a": 1})
+    with pytest.raises(DataError, match=told):
+        list(lines)
+
+
+def test_files_that_end_early_are_named(tmp_path):
+    """Half of a .gz, what is no .gz at all, and a folder."""
+    whole = gzip.compress(b'{"a": 1}\n' * 10**5)
+    half, none = tmp_path / "nq-half.jsonl.gz", tmp_path / "nq-none.jsonl.gz"
+    half.write_bytes(whole[: len(whole) // 2])
+    none.write_bytes(b"{}\n")
+    for path in (half, none, tmp_path):
+        for read in (closed_book.natural_questions_lines, closed_book.read_trivia):
+            with pytest.raises(DataError, match=f"{path.name}.*: cannot be read"):
+                list(read(path))
+
+
+def trivia_of(aliases) -> dict:
+    answer = {"Value": "x", "Aliases": aliases}
+    return {"Data": [{"Question": "q?", "QuestionId": "1", "Answer": answer}]}
+
+
+def hotpot_of(**changed) -> list[dict]:
+    return [HOTPOT[0], HOTPOT[0] | changed]
+
+
+@pytest.mark.parametrize(
+    "read, rows, told",
+    [
+        ("read_trivia", trivia_of([1]), r"Data\[0\]: Answer: Aliases: expected"),
+        ("read_trivia", trivia_of(["\ud800"]), r"Data\[0\].*half of a surrogate pair"),
+        ("read_hotpot", hotpot_of(context={"title": []}), r"\[1\]: context: expected"),
+        ("read_hotpot", hotpot_of(context=[["Ed", "x"]]), r"\[1\]: context: expected"),
+        ("read_hotpot", hotpot_of(context=[["Ed", [1]]]), r"\[1\]: context: expected"),
+        ("read_hotpot", hotpot_of(supporting_facts=[0]), r"\[1\]: supporting_facts"),
+        ("read_hotpot", hotpot_of(question="\ud800"), r"\[1\]: question: half of a"),
+    ],
+)
+def test_fields_of_another_shape_are_named(tmp_path, read, rows, told):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=told):
+        list(getattr(closed_book, read)(path))

@@ -227,3 +227,49 @@ def test_tasks_that_cannot_be_are_refused(changed, told):
 def test_the_thesis_is_quoted(system, data, shots, method, expected):
     """Tables 4.1 and 4.3, by hand."""
     assert thesis.answers(system, data, shots, method) == expected
+
+
+SOLVED = {"id": "e", "question": "q?", "answers": ["a"], "type": "exemplar",
+          "evidence": ["p", "p"], "hint": "", "rationale": "So."}  # fmt: skip
+
+
+@pytest.mark.parametrize("changed, told", [
+    ({"evidence": ["p"]}, "own.jsonl: e: evidence: expected 2 passages, got 1"),
+    ({"rationale": ""}, "own.jsonl: e: rationale: expected text"),
+    ({"answers": []}, "own.jsonl:1: answers: expected at least one"),
+    ({"hint": None}, "own.jsonl:1: hint: expected str, got None"),
+])  # fmt: skip
+def test_exemplars_lack_nothing_that_a_prompt_shows(tmp_path, files, changed, told):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(SOLVED | changed) + "\n")
+    given = {"hotpot_qa": Files((files.hotpot,), exemplars=str(path))}
+    with pytest.raises(DataError, match=told):
+        read(tmp_path / "out", files, HOTPOT, given=given)
+
+
+def test_a_question_without_an_answer_is_left_out(tmp_path, files):
+    """And counted; those behind it come up."""
+    rows = qa_files.trivia(3)
+    rows["Data"][0]["Answer"] |= {"Value": "", "Aliases": []}
+    path = tmp_path / "web-dev.json"
+    path.write_text(json.dumps(rows))
+    given = {"trivia_qa": Files((str(path),))}
+    value = read(tmp_path / "out", files, TRIVIA, given=given)
+    found = read_items(tmp_path / "out" / "trivia.jsonl")
+    assert [entry.id for entry in found] == ["tc_1", "tc_2"]
+    assert value["left_out"] == {"trivia": {"no answer": 1}}
+
+
+@pytest.mark.parametrize("name, data, told", [
+    ("x.tsv", b"id\ttext\ttitle\n1\tit\n", "x.tsv:2: expected id, text and title"),
+    ("x.tsv", b"id\ttext\ttitle\n1\t\xff\tT\n", "x.tsv: cannot be read after line"),
+    ("x.tsv.gz", b"id\ttext\ttitle\n", "x.tsv.gz: cannot be read after line 0"),
+    ("x.tsv", b'1\t"' + b"x" * 200_000, "x.tsv: cannot be read after line 0: field"),
+    ("x.jsonl", b'{"contents": "p", "title": 3}\n', "x.jsonl:1: title: expected text"),
+    ("x.txt", b"p\n", "x.txt: expected a .jsonl, .json or .parquet file"),
+])  # fmt: skip
+def test_a_corpus_of_another_format_is_refused(tmp_path, name, data, told):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=told):
+        list(published.read_passages(str(path)))
