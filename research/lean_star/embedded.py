@@ -109,7 +109,7 @@ class EmbeddedEnvironment:
             new = after.goals[: len(after.goals) - len(kept)]
             goals = (*[tactics.show_goal(goal) for goal in new], *kept)
             return Progress(self._state(state.theorem, after, goals, script))
-        verdict, proof = _judge(state.theorem, after)
+        verdict, proof = self._judge(state.theorem, after)
         if not verdict.ok:
             return GaveUp(f"the kernel refused the proof: {verdict.detail}")
         statement = _read_statement(state.theorem.statement)
@@ -144,10 +144,16 @@ class EmbeddedEnvironment:
             state = after
         if state.goals:
             return kernel.Verdict(False, (), f"{len(state.goals)} goals are left")
-        verdict, _ = _judge(theorem, state)
-        if verdict.ok and verdict.axioms and not self._classical:
-            return kernel.Verdict(False, verdict.axioms, "rests on a classical axiom")
-        return verdict
+        return self._judge(theorem, state)[0]
+
+    def _judge(self, theorem: Theorem, state: tactics.State):
+        """(the kernel's verdict, the term) on a state without goals."""
+        statement = _read_statement(theorem.statement)
+        proof = tactics.proof_of(state)
+        verdict = kernel.check(statement.binders, proof, statement.goal)
+        if verdict.axioms and not self._classical:
+            verdict = verdict._replace(ok=False, detail="rests on a classical axiom")
+        return verdict, proof
 
     def stats(self) -> dict[str, float]:
         """Counts of steps and of each kind of result, and the seconds spent."""
@@ -159,10 +165,3 @@ class EmbeddedEnvironment:
 
     def close(self) -> None:
         """Nothing was started, so nothing ends."""
-
-
-def _judge(theorem: Theorem, state: tactics.State):
-    """(the kernel's verdict, the term) on a state without goals."""
-    statement = _read_statement(theorem.statement)
-    proof = tactics.proof_of(state)
-    return kernel.check(statement.binders, proof, statement.goal), proof

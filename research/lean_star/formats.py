@@ -3,8 +3,10 @@
     base   states between `---` lines, tactics in ```lean4 (InternLM2-Math-base)
     plus   ChatML, states and tactics in ```lean (InternLM2-Math-plus)
 
-each as `sft` (state -> tactic) or `cot` (state -> thought, tactic). A prompt holds one
-state and nothing before it: thoughts are not carried from step to step. A target holds
+each as `sft` (state -> tactic) or `cot` (state -> thought, tactic); `few-shot` shows a
+model that was not tuned how the base era's tactics are written, and is never learned.
+A prompt holds one state, and no thought before it: thoughts are not carried from step
+to step. A target holds
 everything that is learned, the mark that ends it included. A state has no line
 "N goals"; goals stand apart by one blank line.
 
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Era = Literal["base", "plus"]
-Kind = Literal["sft", "cot"]
+Kind = Literal["sft", "cot", "few-shot"]
 END = "<|im_end|>"
 RULE = "---"
 FENCE = "```"
@@ -27,14 +29,22 @@ ASKS = {
     "cot": "Please write down the reasoning that leads to the possible next tactic and "
     "then predict the tactic to help me prove the theorem.",
 }
+KINDS = {"base": ("sft", "cot", "few-shot"), "plus": ("sft", "cot")}
 Example = tuple[str, str]
+# What a model that was not tuned is shown. The original's three are not these.
+SHOTS: tuple[Example, ...] = (
+    ("p q : Prop\nhp : p\nhq : q\n⊢ p ∧ q", "exact ⟨hp, hq⟩"),
+    ("a b : ℕ\nh : a = b\n⊢ b + 0 = a", "rw [h, Nat.add_zero]"),
+    ("x : ℝ\nh₀ : 2 * x + 1 = 7\n⊢ x = 3", "linarith"),
+)
 
 
 @dataclass(frozen=True)
 class Format:
     """One era's texts with or without thoughts.
 
-    Raises ValueError for another era or kind.
+    Raises ValueError for another era or kind, and for plus with few-shot: its model
+    knows how to answer.
     """
 
     era: Era
@@ -43,10 +53,15 @@ class Format:
     def __post_init__(self):
         for name, value, known in (
             ("era", self.era, ("base", "plus")),
-            ("kind", self.kind, ("sft", "cot")),
+            ("kind", self.kind, KINDS.get(self.era, ())),
         ):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {known}, got {value!r}")
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a thought is written before the tactic."""
+        return self.kind == "cot"
 
     def prompt(self, state: str) -> str:
         """What the model continues."""
@@ -55,7 +70,9 @@ class Format:
                 f"<|im_start|>user\nMy LEAN 4 state is:\n{FENCE}lean\n{state}{FENCE}\n"
                 f"{ASKS[self.kind]}{END}\n<|im_start|>assistant\n"
             )
-        title = "Next tactic:" if self.kind == "sft" else "Reasoning:"
+        if self.kind == "few-shot":
+            return few_shot(SHOTS, state)
+        title = "Reasoning:" if self.thinks else "Next tactic:"
         return f"Tactic state:\n{RULE}\n{state}\n{RULE}\n{title}\n{RULE}\n"
 
     def target(self, tactic: str, thought: str | None = None) -> str:
@@ -65,18 +82,18 @@ class Format:
         for a tactic with a fence, which could not be read back. One of several lines
         is a target of base SFT as well, though sampling would end at the first.
         """
-        if (thought is None) != (self.kind == "sft"):
-            wanted = "no thought" if self.kind == "sft" else "a thought"
+        if (thought is None) == self.thinks:
+            wanted = "a thought" if self.thinks else "no thought"
             raise ValueError(f"{self.era} {self.kind}: expected {wanted}")
         answer = f"{ANSWER}\n{FENCE}lean\n{tactic}\n{FENCE}{END}"
-        if self.kind == "sft":
+        if not self.thinks:
             text = f"{tactic}\n" if self.era == "base" else answer
         elif self.era == "base":
             answer = f"{FENCE}lean4\n{tactic}\n{FENCE}\n{RULE}"
             text = f"{thought}\n{RULE}\nNext tactic:\n{RULE}\n{answer}"
         else:
             text = f"{thought}\n\n{answer}"
-        fenced = (self.era, self.kind) != ("base", "sft")
+        fenced = self.era == "plus" or self.thinks
         if fenced and self.tactic(text) != tactic.strip():
             raise ValueError(
                 f"{self.era} {self.kind}: the tactic {tactic!r} cannot be read back"
@@ -85,7 +102,7 @@ class Format:
 
     def own(self, output: str) -> str:
         """A model's output, without its end or with it, as a target of STaR."""
-        mark = {"plus": END, "base": "\n" if self.kind == "sft" else ""}[self.era]
+        mark = {"plus": END, "base": "" if self.thinks else "\n"}[self.era]
         return output if mark and output.endswith(mark) else output + mark
 
     def tactic(self, output: str) -> str:
@@ -94,7 +111,7 @@ class Format:
         Without a fence the whole output counts as the tactic, and is illegal by itself;
         in base SFT it is the first line.
         """
-        if self.era == "base" and self.kind == "sft":
+        if self.era == "base" and not self.thinks:
             return output.partition("\n")[0].strip()
         name = "lean4" if self.era == "base" else "lean"
         inside = output.split(f"{FENCE}{name}\n")[-1].partition(FENCE)[0]
@@ -104,7 +121,7 @@ class Format:
 
     def thought(self, output: str) -> str:
         """What the output says before its tactic; "" where it writes none."""
-        if self.kind == "sft":
+        if not self.thinks:
             return ""
         name = "lean4" if self.era == "base" else "lean"
         before, fence, _ = output.rpartition(f"{FENCE}{name}\n")
@@ -118,7 +135,7 @@ class Format:
         """The texts at which sampling ends; they are part of the target."""
         if self.era == "plus":
             return (END,)
-        return ("\n",) if self.kind == "sft" else (f"{FENCE}\n{RULE}",)
+        return (f"{FENCE}\n{RULE}",) if self.thinks else ("\n",)
 
 
 def few_shot(examples: tuple[Example, ...], state: str) -> str:

@@ -26,7 +26,8 @@ def proofs(results: Results) -> Section:
         order = sorted(tests, key=lambda r: (r["name"] not in calls, -len(r["proof"])))
         for row in order[:PROOFS]:
             caption = f"{title(system)}: {row['statement']}"
-            blocks.append(Text(written(row["proof"], system), caption, verbatim=True))
+            text = written(row["proof"], Format(results.era, kind_of(system)))
+            blocks.append(Text(text, caption, verbatim=True))
             if row["name"] in calls:
                 blocks += failures(calls[row["name"]])
     if not blocks:
@@ -34,9 +35,9 @@ def proofs(results: Results) -> Section:
     return Section("Proofs to read", blocks)
 
 
-def written(steps: Sequence[dict], system: str) -> str:
+def written(steps: Sequence[dict], form: Format) -> str:
     """A proof, step by step: what the model read, what it wrote."""
-    lines, form = [], Format("base", kind_of(system))
+    lines = []
     for step in steps:
         lines.append(step["state"])
         thought = form.thought(step["output"])
@@ -100,6 +101,8 @@ def _calls(results: Results, system: str, seed: int) -> dict[str, list[dict]]:
     """Every tactic that was tried on the few problems of which they were kept."""
     path = results.made["proved"][f"{system} {seed}"].folder / "calls.jsonl"
     found: dict[str, list[dict]] = {}
+    if not path.stat().st_size:  # no theorem of these could be started
+        return found
     for record in read_records(path):
         found.setdefault(record.row["name"], []).append(record.row)
     return found

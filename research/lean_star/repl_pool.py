@@ -21,6 +21,7 @@ class Pool:
         self.workers = list(workers)
         self._threads = ThreadPoolExecutor(len(self.workers))
         self._turn = threading.Lock()
+        self._closed = False
 
     def map(
         self,
@@ -48,7 +49,7 @@ class Pool:
                 while (at := take(own)) is not None:
                     answers[at] = do(self.workers[own], items[at])
 
-            if len(self.workers) == 1 or len(items) == 1:
+            if len(self.workers) == 1 or len(items) == 1 or self._closed:
                 work(next((i for i, line in enumerate(lines) if line), 0))
             else:
                 try:
@@ -61,6 +62,7 @@ class Pool:
 
     def close(self) -> None:
         """Ends all processes, and what is being asked of them."""
+        self._closed = True
         for worker in self.workers:
             worker.close()
         self._threads.shutdown()

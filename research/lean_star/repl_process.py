@@ -20,6 +20,7 @@ from research.lean_star.repl_protocol import ProtocolError, Reply, decode, encod
 
 _WATCH_SECONDS = 0.2
 _TAIL_BYTES = 4096
+_MOST_BYTES = 64 << 20  # of one reply, which is kept in memory until it ends
 _END_SECONDS = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -41,7 +42,7 @@ class Garbled(Lost):
 
 
 class Overgrown(Lost):
-    """Its memory passed the bound while it worked."""
+    """Its memory passed the bound while it worked, or its reply did."""
 
 
 class ReplProcess:
@@ -170,6 +171,8 @@ class ReplProcess:
                     if data:
                         raise Garbled(f"a reply before the question: {reply[:120]!r}")
                     return reply
+                if len(self._received) > _MOST_BYTES:
+                    raise Overgrown(f"a reply of more than {_MOST_BYTES} bytes")
 
     def _write(self, stdin, data: bytes) -> int:
         try:

@@ -208,6 +208,9 @@ class Worker:
             try:
                 s = self._settings
                 self._process = ReplProcess(s.command, s.cwd, s.variables)
+                if self._closed:  # meanwhile, by another thread, which saw no process
+                    self._drop()
+                    raise Unavailable("the pool is closed")
                 self._fresh()
                 self.counts["started"] += 1
                 self._env("")

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from data.records import read_records
 from research.lean_star.passk import curve
-from research.lean_star.settings import SPLITS
+from research.lean_star.settings import SPLITS, BestFirst
 from research.lean_star.world import read_rows
 from research.stages import StageResult
 
 # Systems in words, in the order of the tables; <n> is a round.
 TITLES = {
+    "untuned": "the published model as it is",
     "sft": "SFT",
     "sft-data": "SFT, as many epochs more (equal data)",
     "sft-tokens": "SFT, as many tokens more",
@@ -40,13 +42,26 @@ def kind_of(system: str) -> str:
     return "sft" if system.startswith(("sft", "ei")) else "cot"
 
 
+class Words(NamedTuple):
+    """What the two splits are called, and what of the second was never trained on."""
+
+    test: str
+    novel: str
+    unseen: str
+
+
+MINIATURE = Words("held-out", "novel", "rules")
+PUBLISHED = Words("miniF2F-test", "LeanDojo", "premises")
+THESIS_K = 32  # trajectories, in the thesis's tables
+
+
 class Results:
     """pass@k of every system, seed and problem, and what searches and rounds gave.
 
     All are stages by "<system> <seed>": proved of `proving.prove`, predicted of
     `predict`, trained of `stages`; searched by "<system> <score> <seed>", gathered by
     "<chain> <round> <seed>". rows: the problems, of both splits, in the order of all
-    arrays.
+    arrays. published: the era of a published model; None for a miniature.
     """
 
     def __init__(
@@ -55,11 +70,25 @@ class Results:
         made: Mapping[str, Mapping[str, StageResult]],
         seeds: Sequence[int],
         counts: Sequence[int],
+        published: str | None = None,
     ):
         self.data, self.made, self.seeds = data, made, seeds
-        self.counts = tuple(counts)
+        self.counts, self.published = tuple(counts), published
+        self.era = published or "base"
+        self.words = PUBLISHED if published else MINIATURE
         self.rows = read_rows(data, SPLITS)
         self._curves: dict[str, np.ndarray] = {}
+
+    @property
+    def k(self) -> int:
+        """Trajectories of the tables: the thesis's, where these were reported."""
+        return THESIS_K if THESIS_K in self.counts else max(self.counts)
+
+    @cached_property
+    def known(self) -> str:
+        """The split whose problems have known proofs: predicted, and of some level."""
+        tests = [row for row in self.rows if row["split"] == "test"]
+        return "test" if all(row["proof"] for row in tests) else "novel"
 
     @cached_property
     def systems(self) -> list[str]:
@@ -98,8 +127,8 @@ class Results:
         return self._curves[system]
 
     def passed(self, system: str, split: str = "test", k: int | None = None):
-        """pass@k [seeds, problems of the split]; by default of the largest k."""
-        at = self.counts.index(max(self.counts) if k is None else k)
+        """pass@k [seeds, problems of the split]; by default of `self.k`."""
+        at = self.counts.index(self.k if k is None else k)
         return self.curve(system)[:, self.of(split), at]
 
     def searched(self, name: str, split: str = "test") -> np.ndarray:
@@ -110,22 +139,30 @@ class Results:
         found = [[r.row["solved"] for r in read_records(path)] for path in paths]
         return np.array(found, float)[:, self.of(split)]
 
-    def predicted(self, system: str, split: str = "test") -> np.ndarray:
-        """Shares of a problem's known steps that are predicted [seeds, problems]."""
+    def predicted(self, system: str, split: str | None = None) -> np.ndarray:
+        """Shares of a problem's known steps that are predicted [seeds, problems].
+
+        By default of the problems of `self.known`.
+        """
+        split = self.known if split is None else split
+        names = [row["name"] for row in self.rows if row["split"] == split]
         found = []
         for stage in self.stages("predicted", system):
             right: dict[str, list[bool]] = {}
             for record in read_records(stage.folder / "predicted.jsonl"):
-                right.setdefault(record.row["name"], []).append(record.row["right"])
-            found.append([np.mean(right[row["name"]]) for row in self.rows])
-        return np.array(found)[:, self.of(split)]
+                row = record.row
+                if row["split"] == split:
+                    right.setdefault(row["name"], []).append(row["right"])
+            found.append([np.mean(right[name]) for name in names])
+        return np.array(found)
 
     def of(self, split: str) -> np.ndarray:
         """Which problems are of a split: bool [problems]."""
         return np.array([row["split"] == split for row in self.rows])
 
-    def levels(self, split: str = "test") -> np.ndarray:
-        """easy, medium or hard, of the problems of a split."""
+    def levels(self) -> np.ndarray:
+        """easy, medium or hard, of the problems of the split `self.known`."""
+        split = self.known
         return np.array([row["level"] for row in self.rows if row["split"] == split])
 
     def mean(self, system: str, *path: str) -> float:
@@ -140,10 +177,30 @@ class Results:
 
     @property
     def last(self) -> tuple[str, str] | None:
-        """The last joint rounds with thoughts and without; None without iteration."""
-        for regime in ("joint", "continue"):
-            found = [s for s in self.systems if s.startswith(f"star-{regime}-")]
-            if found:
-                number = max(int(s.rpartition("-")[2]) for s in found)
-                return f"star-{regime}-{number}", f"ei-{regime}-{number}"
+        """The last rounds with thoughts and without, of one regime; None without any.
+
+        As in the thesis, its base model's rounds are joint, its plus model's continue.
+        """
+        regimes = ("joint", "continue")
+        for regime in regimes[::-1] if self.era == "plus" else regimes:
+            if rounds := self.rounds(f"star-{regime}"):
+                return f"star-{regime}-{rounds}", f"ei-{regime}-{rounds}"
         return None
+
+    def rounds(self, chain: str) -> int:
+        """How many rounds there are of a chain and its regime, such as "star-joint"."""
+        names = [name.rpartition("-") for name in self.systems]
+        return max((int(n) for which, _, n in names if which == chain), default=0)
+
+    def trained(self, system: str, *keys: str) -> list[float | None]:
+        """Means over seeds of numbers of a system's training; None without any."""
+        if f"{system} {self.seeds[0]}" not in self.made["trained"]:
+            return [None] * len(keys)
+        values = [stage.value for stage in self.stages("trained", system)]
+        return [float(np.mean([value[key] for value in values])) for key in keys]
+
+    def as_costly(self, rules: BestFirst) -> int:
+        """The counted K that has as many tactics as a search, or the next fewer."""
+        tactics = next(iter(self.made["proved"].values())).value["rules"]["tactics"]
+        most = rules.expansions * rules.candidates // tactics
+        return max((k for k in self.counts if k <= most), default=min(self.counts))

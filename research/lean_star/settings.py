@@ -4,8 +4,10 @@ import dataclasses
 from typing import Literal
 
 from data.worlds.theorems import TheoremWorld
-from models.config import DType
-from research.easy_to_hard.settings import ModelSize, Training
+from models.config import DType, Remat
+from research.lean_star.oracle_endpoint import Endpoint
+from research.training import ModelSize, Training
+from train.commands import MeshConfig
 from train.settings import at_least, checked, choice, fraction, positive
 
 NoProgress = Literal["accept", "count", "reject"]
@@ -102,22 +104,119 @@ class Iteration:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prover:
+    """A Lean 4 REPL, for the theorems of one Lean project.
+
+    command: as a shell reads it, run in `project`, whose toolchain built the REPL.
+    imports: of theorems whose header names none. workers: processes; each imports once
+    and keeps it. at_once: theorems that are open at the same time: what is drawn for a
+    theorem depends on its place among them. Seconds are of one request, memory is of
+    one process; see `repl_worker.ReplSettings`.
+    """
+
+    command: str
+    project: str
+    imports: tuple[str, ...] = ("Mathlib",)
+    workers: int = positive(8)
+    at_once: int = positive(64)
+    heartbeats: int = at_least(0, 400_000)
+    tactic_seconds: float = positive(30.0)
+    start_seconds: float = positive(300.0)
+    verify_seconds: float = positive(120.0)
+    memory_gib: float = positive(16.0)
+    pickles: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Thoughts:
+    """Thoughts written in retrospect, for known tactics of LeanDojo's training split.
+
+    file: rows {state, thought, tactic, full_name, file_path} that are there already.
+    Without one an OpenAI-compatible endpoint, `url` and `model`, is asked about steps
+    drawn as in the original: `per_theorem` steps of `per_file` theorems of every file
+    (None: of all), of these the first `steps`.
+    """
+
+    file: str | None = None
+    url: str = "https://api.openai.com/v1"
+    model: str = "gpt-4-0125-preview"
+    key_variable: str = "OPENAI_API_KEY"
+    parallel: int = positive(8)
+    seed: int = at_least(0, 42)
+    per_file: int | None = positive(5)
+    per_theorem: int = positive(4)
+    steps: int | None = positive(None)
+
+    def __post_init__(self):
+        _ = self.endpoint  # it refuses a url that is none
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whom to ask. Raises ValueError for a url that is none."""
+        return Endpoint(self.url, self.model, self.key_variable, parallel=self.parallel)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeanDojo:
+    """LeanDojo Benchmark 4: steps to imitate, statements to try, problems of the test.
+
+    train, test: files of one split of the benchmark. statements: theorems of train that
+    expert iteration tries. problems: theorems of test, drawn once. Both are drawn of
+    those with a tactic proof whose source is in the project of the prover.
+    """
+
+    train: str
+    test: str
+    prover: Prover
+    statements: int = positive(20_000)
+    problems: int = positive(320)
+
+
+@dataclasses.dataclass(frozen=True)
+class MiniF2F:
+    """The problems of miniF2F's split "test"."""
+
+    file: str
+    prover: Prover
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A published model, and published theorems in Lean 4.
+
+    checkpoint: a Hugging Face folder. era: of the formats, and of the thesis's numbers
+    that stand beside ours. train_dtype, remat: of what is fine-tuned.
+    """
+
+    checkpoint: str
+    leandojo: LeanDojo
+    minif2f: MiniF2F
+    thoughts: Thoughts
+    era: Literal["base", "plus"] = "base"
+    train_dtype: DType = "bf16_compute"
+    remat: Remat = "full"
+    mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """The whole experiment: models of every seed, all asked to prove the same theorems.
 
-    sft trains a decoder from scratch on (state, tactic); cot goes on from it, with
-    thoughts or without, and so does every joint round of expert iteration; star is a
-    round that continues. drawn, thought_drawn: completions without and with thoughts.
+    Either a `miniature`, whose `model` is trained from scratch, or `published` models
+    and theorems. sft trains on (state, tactic); cot goes on from it, with thoughts or
+    without, and so does every joint round of expert iteration; star is a round that
+    continues. drawn, thought_drawn: completions without and with thoughts.
     counts: the K that are reported of one run. controls: what thoughts are replaced by.
     """
 
     seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
-    miniature: Miniature
     sft: Training
     cot: Training
     sampled: Sampled
+    miniature: Miniature | None = None
+    published: Published | None = None
     star: Training | None = None
-    model: ModelSize = ModelSize()
+    model: ModelSize | None = None
     drawn: Drawn = Drawn()
     thought_drawn: Drawn = Drawn()
     controls: tuple[str, ...] = choice(CONTROLS, ())
@@ -131,6 +230,10 @@ class Settings:
             raise ValueError(
                 f"seeds: expected at least one, each once, got {self.seeds}"
             )
+        if (self.miniature is None) == (self.published is None):
+            raise ValueError("miniature, published: expected one of the two")
+        if (self.miniature is None) != (self.model is None):
+            raise ValueError("model: expected with a miniature, and only there")
         K = self.sampled.trajectories
         if not self.counts or max(self.counts) > K:
             raise ValueError(
@@ -144,7 +247,7 @@ class Settings:
         continues = self.iteration and "continue" in self.iteration.regimes
         if bool(continues) != (self.star is not None):
             raise ValueError("star: expected with iteration.regimes continue, and only")
-        for name in ("drawn", "thought_drawn"):
+        for name in ("drawn", "thought_drawn") if self.model else ():
             drawn = getattr(self, name)
             longest = drawn.prompt_tokens + drawn.max_new_tokens
             if longest > self.model.max_position:

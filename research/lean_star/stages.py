@@ -1,7 +1,8 @@
 """Stages that train a model on steps of proofs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -12,15 +13,15 @@ from data.packing import fit as fit_length
 from data.tokenizers import load_tokenizer
 from models import decoder
 from models.pretrained import save_pretrained
-from research.easy_to_hard.generators import small_decoder, train
-from research.easy_to_hard.settings import ModelSize, Training
-from research.easy_to_hard.weights import load
 from research.lean_star import oracle
 from research.lean_star.formats import Format
 from research.lean_star.star import read_examples
 from research.lean_star.world import Pair, read_pairs
 from research.lean_star.writer import Codec
 from research.stages import StageResult
+from research.training import ModelSize, Training, small_decoder, train
+from research.weights import devices, load
+from train.commands import MeshConfig
 from train.keys import purpose_key
 
 ERA = "base"
@@ -51,7 +52,7 @@ def finetune(
     folder: Path,
     *,
     data: StageResult,
-    start: StageResult,
+    start: StageResult | str,
     kind: str,
     training: Training,
     dtype: str,
@@ -61,50 +62,73 @@ def finetune(
     harvests: Sequence[StageResult] = (),
     known: bool = True,
     updates_of: StageResult | None = None,
+    tokens_of: StageResult | None = None,
+    era: str = ERA,
+    remat: str = "none",
+    mesh: MeshConfig | None = None,
 ) -> dict:
     """Stage: goes on from a model, on known steps and on what models proved.
 
     kind: "sft" without thoughts, "cot" with. known: learn the known steps; annotated:
     only those that have thoughts, as all with kind "cot" have. thoughts: "own", or a
-    control, "shuffled" or "filler". updates_of: a stage whose number of updates is
-    taken over, in place of the epochs: with rows of one length, its tokens. Without
-    anything to learn the model stays as it is.
+    control, "shuffled" or "filler". updates_of, tokens_of: a stage whose number of
+    updates, or of tokens, is taken over in place of the epochs. Without anything to
+    learn the model stays as it is. Tactics that the format could not give
+    back are left out, and counted.
     """
-    cfg, params, tokenizer, hf_config = load(start, dtype)
-    codec = Codec(tokenizer, Format(ERA, kind))
+    mesh = devices(mesh)
+    cfg, params, tokenizer, hf_config = load(start, dtype, remat, mesh)
+    codec = Codec(tokenizer, Format(era, kind))
+    counts: Counter[str] = Counter(unwritable=0)
     examples = []
     if known:
         pairs = read_pairs(data)
         if annotated or kind == "cot":
             pairs = [pair for pair in pairs if pair.thought is not None]
-        texts = (
-            _thoughts(pairs, thoughts, seed) if kind == "cot" else [None] * len(pairs)
-        )
-        examples += [
-            codec.example(pair.state, codec.form.target(pair.tactic, text))
-            for pair, text in zip(pairs, texts, strict=True)
-        ]
+        texts = [None] * len(pairs)
+        if kind == "cot":
+            texts = _thoughts(pairs, thoughts, seed, codec)
+        examples += _examples(codec, pairs, texts, counts)
     for stage in harvests:
         for one in read_examples(stage.folder / "examples.jsonl"):
             examples.append(codec.example(one.state, codec.form.own(one.output)))
-    return _train(
-        folder,
-        cfg,
-        params,
-        examples,
-        training,
-        seed,
-        tokenizer,
-        hf_config,
-        updates_of and updates_of.value["steps"],
-    )
+    updates = updates_of and updates_of.value["steps"]
+    tokens = tokens_of and tokens_of.value["tokens"]
+    more = (tokenizer, hf_config, updates, tokens, mesh)
+    made = _train(folder, cfg, params, examples, training, seed, *more)
+    return {**made, **counts}
 
 
-def _thoughts(pairs: Sequence[Pair], kind: str, seed: int) -> list[str]:
+def _thoughts(pairs: Sequence[Pair], kind: str, seed: int, codec: Codec) -> list[str]:
     own = [pair.thought for pair in pairs]
     if kind == "shuffled":
         return oracle.shuffled(own, seed)
-    return [oracle.filler(text) for text in own] if kind == "filler" else own
+    if kind == "filler":
+        encode = codec.tokenizer.encode
+        return [oracle.filler(text, lambda t: len(encode(t))) for text in own]
+    return own
+
+
+def _examples(
+    codec: Codec, pairs: Sequence[Pair], texts: Sequence[str | None], counts: Counter
+) -> Iterator[TokenizedExample]:
+    for pair, text in zip(pairs, texts, strict=True):
+        try:
+            target = codec.form.target(pair.tactic, text)
+        except ValueError:  # with a fence inside
+            counts["unwritable"] += 1
+        else:
+            yield codec.example(pair.state, target)
+
+
+def cut(example: TokenizedExample, length: int) -> TokenizedExample:
+    """The last `length` tokens, where the target fits: the prompt loses its beginning.
+
+    As the original does, and as sampling does. Else the example as it is.
+    """
+    if len(example.tokens) <= length or example.weights[: 1 - length].any():
+        return example
+    return TokenizedExample(*(field[-length:] for field in example))
 
 
 def _train(
@@ -117,33 +141,55 @@ def _train(
     tokenizer,
     hf_config=None,
     updates: int | None = None,
+    tokens: float | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> dict:
-    fitted = fit_length(examples, training.length, "drop")
+    shortened = [cut(example, training.length) for example in examples]
+    fitted = fit_length(shortened, training.length, "drop")
+    dropped = {
+        "cut": sum(
+            len(a.tokens) > len(b.tokens)
+            for a, b in zip(examples, shortened, strict=True)
+        ),
+        "dropped": fitted.dropped,
+    }
     if not fitted.examples:  # a round that proved nothing leaves its model as it is
         files = tokenizer.files.contents
         save_pretrained(folder / "hf", cfg, params, hf_config, tokenizer_files=files)
-        return {"steps": 0, "examples": 0, "places": 0, "dropped": fitted.dropped}
+        return {"steps": 0, "examples": 0, "places": 0, "tokens": 0, **dropped}
+    rows = batches(
+        fitted.examples,
+        batch_size=training.batch_size,
+        length=training.length,
+        pad_id=tokenizer.pad_id,
+        seed=seed,
+        packing=True,
+    )
+    if tokens is not None:
+        a_row = rows.tokens_per_epoch / len(rows.rows)
+        updates = max(1, round(tokens / a_row / training.batch_size))
     if updates is not None:
-        rows = batches(
-            fitted.examples,
-            batch_size=training.batch_size,
-            length=training.length,
-            pad_id=tokenizer.pad_id,
-            seed=seed,
-            packing=True,
-        )
         # Half an update less, so that rounding up gives their number.
         epochs = (updates - 0.5) / rows.steps_per_epoch
         training = dataclasses.replace(training, epochs=epochs)
     result = train(
-        folder, cfg, params, fitted.examples, training, seed, tokenizer, hf_config
+        folder,
+        cfg,
+        params,
+        fitted.examples,
+        training,
+        seed,
+        tokenizer,
+        hf_config,
+        mesh,
     )
+    seen = result["steps"] * training.batch_size / len(rows.rows)  # passes
     learned = sum(float(example.weights.sum()) for example in fitted.examples)
-    rounds = result["steps"] * training.batch_size * training.length
     return {
         **result,
-        "dropped": fitted.dropped,
-        "epochs": training.epochs,
-        "places": rounds,
+        **dropped,
+        "epochs": seen,
+        "places": result["steps"] * training.batch_size * training.length,
+        "tokens": seen * rows.tokens_per_epoch,
         "learned_per_epoch": learned,
     }

@@ -54,7 +54,7 @@ class Codec(NamedTuple):
         Where a tokenizer spells the end of another target in another way, its EOS ends
         the completion.
         """
-        thought = None if self.form.kind == "sft" else "The goal is p."
+        thought = "The goal is p." if self.form.thinks else None
         ids = self._encode(self.form.target("exact h1", thought))
         for n in range(1, len(ids)):
             if any(stop in self.text(ids[-n:]) for stop in self.form.stops):

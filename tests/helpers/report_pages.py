@@ -45,7 +45,7 @@ def check_cell(value, text, form):
     expected = [value]
     if isinstance(value, dict):
         expected = [value["value"], value["low"], value["high"]]
-    shown = re.findall(r"[−-]?\d+(?:\.\d+)?", text)
+    shown = re.findall(r"[−-]?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text))
     assert len(shown) == len(expected), text
     for number, exact in zip(shown, expected, strict=True):
         digits = len(number.partition(".")[2])

@@ -60,8 +60,13 @@ def test_classical_proofs_say_so():
     assert verdict.ok and verdict.axioms == (kernel.CLASSICAL,)
     strict = EmbeddedEnvironment(classical=False)
     assert not strict.verify(PEIRCE, CLASSICAL).ok
-    state = strict.run(strict.start(PEIRCE), "intro h").state
-    assert strict.run(state, "by_contra k").kind == "forbidden"
+    state = strict.run(strict.start(PEIRCE), CLASSICAL[0]).state
+    assert strict.run(state, CLASSICAL[1]).kind == "forbidden"
+    for tactic in CLASSICAL[1:-1]:  # a state that another environment has come to
+        state = env.run(state, tactic).state
+    found = strict.run(state, CLASSICAL[-1])
+    assert isinstance(found, GaveUp) and "classical axiom" in found.reason
+    assert isinstance(env.run(state, CLASSICAL[-1]), Proved)
 
 
 def test_no_goals_left_is_not_yet_a_proof(environment, monkeypatch):

@@ -14,10 +14,16 @@ from helpers.fake_lean_repl import FAULTS
 from helpers.lean_backends import FAKE, SWAP, TESTS, settings
 from helpers.lean_faults import WANTED, committed
 
-from research.lean_star import repl_process, repl_protocol
+from research.lean_star import repl_process, repl_protocol, repl_worker
 from research.lean_star.environment import Crashed, Progress, State, Theorem
 from research.lean_star.repl import LeanRepl
-from research.lean_star.repl_process import Died, Garbled, Hung, ReplProcess
+from research.lean_star.repl_process import (
+    Died,
+    Garbled,
+    Hung,
+    Overgrown,
+    ReplProcess,
+)
 from research.lean_star.repl_worker import ReplSettings, anonymous, split_header
 
 ASK = repl_protocol.command("import Init")
@@ -184,6 +190,8 @@ def test_workers_share_items_and_keep_their_order(tmp_path):
         assert three.stats()["steps"] == len(tactics) + 1
         # States that one worker knew went to others, by replay.
         assert sum(w.counts["requests"] > 0 for w in three._pool.workers) == 3
+    for found in three.run_many([(right.state, "skip")] * 2):
+        assert isinstance(found, Crashed) and "closed" in found.reason
     with pytest.raises(ValueError, match="workers: expected at least 1"):
         LeanRepl(settings(), workers=0)
 
@@ -214,6 +222,31 @@ def test_a_question_that_is_not_read_has_its_deadline():
     assert gone(process.pid)
     with pytest.raises(Died, match="ended before"):
         process.ask(ASK, 1)
+
+
+def test_a_reply_without_end_is_not_kept(monkeypatch):
+    """Longer than any reply may be: ended at once, not at the deadline."""
+    monkeypatch.setattr(repl_process, "_MOST_BYTES", 1 << 20)
+    process = ReplProcess(("sh", "-c", "read x; exec yes"))
+    with pytest.raises(Overgrown, match="a reply of more than 1048576 bytes"):
+        process.ask(ASK, 60)
+    assert gone(process.pid) and len(process._received) < 2 << 20
+
+
+def test_a_process_that_starts_while_the_pool_closes_is_ended(monkeypatch):
+    """close() comes when the process is there and nobody has seen it yet."""
+    begun = []
+
+    def started(*args):
+        begun.append(ReplProcess(*args))
+        worker.close()
+        return begun[-1]
+
+    worker = repl_worker.Worker(settings())
+    monkeypatch.setattr(repl_worker, "ReplProcess", started)
+    with pytest.raises(repl_worker.Unavailable, match="the pool is closed"):
+        worker.goals(repl_worker.Start("", "theorem t : True"))
+    assert len(begun) == 1 and gone(begun[0].pid) and worker.process is None
 
 
 def test_the_whole_group_is_ended_and_no_other():

@@ -64,11 +64,13 @@ def test_no_step_of_the_world_is_without_a_rule(steps):
 
 def test_thoughts_have_no_hindsight_of_names(steps):
     """A name that the tactic makes is not in the thought: it is not there yet."""
+    name, no_names = re.compile(r"[A-Za-z_][\w']*"), {"at", "by", "with", *TACTICS}
+    seen = 0
     for state, tactic in steps:
-        made = set(re.findall(r"\bh\d+\b", tactic)) - set(
-            re.findall(r"\bh\d+\b", state)
-        )
-        assert not made & set(re.findall(r"\bh\d+\b", thought(state, tactic)))
+        made = set(name.findall(tactic)) - set(name.findall(state)) - no_names
+        seen += bool(made)
+        assert not made & set(name.findall(thought(state, tactic)))
+    assert seen > len(steps) / 5
 
 
 def test_wordings_vary(steps):
