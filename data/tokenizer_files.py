@@ -107,6 +107,10 @@ class TokenizerFiles:
 
     def added_tokens(self) -> list[AddedToken]:
         """Those of tokenizer_config.json and added_tokens.json, in order of ids."""
+        return list(self.added_places().values())
+
+    def added_places(self) -> dict[int, AddedToken]:
+        """The same by their ids."""
         tokens = {
             int(i): AddedToken(spelling)
             for spelling, i in self.json("added_tokens.json").items()
@@ -114,7 +118,7 @@ class TokenizerFiles:
         for i, token in self.config.get("added_tokens_decoder", {}).items():
             known = {k: v for k, v in token.items() if k in AddedToken._fields}
             tokens[int(i)] = AddedToken(**known)
-        return [tokens[i] for i in sorted(tokens)]
+        return {i: tokens[i] for i in sorted(tokens)}
 
     def special_tokens(
         self,

@@ -231,9 +231,15 @@ class SentencePieceTokenizer(_Base):
             if model.is_control(i) or model.is_unknown(i)
         }
         self._added = {}
-        for token in files.added_tokens():
+        for place, token in files.added_places().items():
             if token.content not in ids:
-                ids[token.content] = len(ids)
+                # In the place of a piece that is not used (InternLM2), or at the end.
+                unused = 0 <= place < self._size
+                if unused:
+                    piece = model.id_to_piece(place)
+                    ids.pop(piece, None)
+                    special.pop(piece, None)
+                ids[token.content] = place if unused else len(ids)
                 self._added[ids[token.content]] = token.content
             special[token.content] = ids[token.content]
         named = {
@@ -286,7 +292,7 @@ class SentencePieceTokenizer(_Base):
         return "".join(text)
 
     def token_text(self, token):
-        if 0 <= token < self._size:
+        if 0 <= token < self._size and token not in self._added:
             return self._model.id_to_piece(int(token))
         return self._added.get(int(token), f"<id {token}>")
 

@@ -85,6 +85,7 @@ MODELS: dict[str, DecoderConfig | T5Config] = {
     "llemma-34b": dataclasses.replace(CODE_34B, max_position=4096),
     "vicuna-7b": LLAMA_7B,
     "vicuna-13b": _llama(5120, 40, 13824),
+    "internlm2-7b": _llama(4096, 32, 14336, 8, 92544, 8192, 1e6),
     "opt-1.3b": _opt(2048, 24, 32),
     "opt-13b": _opt(5120, 40, 40),
     "opt-30b": _opt(7168, 48, 56),
@@ -100,6 +101,8 @@ PUBLISHED = {
     "meta-llama-3-70b": "llama3-70b",
     "vicuna-7b-v1.5": "vicuna-7b",
     "vicuna-13b-v1.5": "vicuna-13b",
+    "internlm2-math-base-7b": "internlm2-7b",
+    "internlm2-math-plus-7b": "internlm2-7b",
 }
 
 

@@ -128,6 +128,29 @@ def test_added_tokens_of_a_sentencepiece_folder(sentencepiece_folder, tmp_path):
     assert ours.decode([420, 421], skip_special=False) == "<pad><extra>"
 
 
+def test_a_token_may_take_the_place_of_an_unused_piece(sentencepiece_folder, tmp_path):
+    """By its id in tokenizer_config.json, as InternLM2 names its last pieces.
+
+    The ids of all other texts stay; the piece is no longer spelled.
+    """
+    for file in sentencepiece_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    before = load_tokenizer(tmp_path)
+    place = before.vocab_size - 1
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    added = {"content": "<|im_end|>", "special": True}
+    config["added_tokens_decoder"] = {str(place): added}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    after = load_tokenizer(tmp_path)
+    assert after.vocab_size == before.vocab_size
+    assert after.special["<|im_end|>"] == place
+    assert after.encode("hi<|im_end|>", control=True)[-1] == place
+    assert after.token_text(place) == "<|im_end|>"
+    assert after.decode([place], skip_special=False) == "<|im_end|>"
+    assert place not in after.encode("hi<|im_end|>")
+    assert after.encode("hello there") == before.encode("hello there")
+
+
 def test_split_special_tokens_option_of_transformers(byte_bpe):
     """control=False equals transformers' split_special_tokens=True."""
     ours, theirs = load_tokenizer(byte_bpe), auto(byte_bpe)

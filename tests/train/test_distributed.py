@@ -19,6 +19,7 @@ from helpers.two_processes import (
     start_group,
     start_slurm,
 )
+from safetensors.numpy import load_file
 
 from data.batches import batches
 from data.errors import DataError
@@ -36,23 +37,36 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     shape = {"n_layers": 1, "n_heads": 4, "n_kv_heads": 2, "head_dim": 4}
     checkpoint(folder / "base", **shape)
-    rows = [{"prompt": f"{i}+1=", "completion": str(i + 1)} for i in range(60)]
-    write_rows(folder / "rows.jsonl", rows)
+    sums = [(f"{i}+1=", str(i + 1), str(i + 2)) for i in range(60)]
+    files = {
+        "rows": [{"prompt": p, "completion": right} for p, right, _ in sums],
+        "pairs": [
+            {"prompt": p, "chosen": right, "rejected": wrong}
+            for p, right, wrong in sums
+        ],
+        "judged": [
+            {"prompt": p, "completion": given, "label": label}
+            for p, right, wrong in sums
+            for given, label in ((right, 1), (wrong, 0))
+        ],
+    }
+    for name, rows in files.items():
+        write_rows(folder / f"{name}.jsonl", rows)
     return folder
 
 
-def command(inputs, workdir):
-    """SFT on a mesh over 8 devices, as the helper's arguments."""
+def command(inputs, workdir, run="sft", variant="default", data="rows", **changed):
+    """A run on a mesh over 8 devices, as the helper's arguments."""
     settings = {
-        "checkpoint": inputs / "base", "data": inputs / "rows.jsonl",
+        "checkpoint": inputs / "base", "data": inputs / f"{data}.jsonl",
         "length": 32, "batch_size": 8, "accum": 2, "steps": STEPS,
         "eval_fraction": 0.2, "optimizer.lr": 1e-2, "mesh.fsdp": 4, "mesh.tensor": 2,
         "loop.log_every": 2, "loop.eval_every": 4, "loop.checkpoint_every": 2,
         "loop.tensorboard": False,
     }  # fmt: skip
-    given = [f"--config.{key}={value}" for key, value in settings.items()]
-    config = f"--config={ROOT / 'configs/sft.py'}"
-    return "run", "train.sft", config, *given, f"--workdir={workdir}"
+    given = [f"--config.{key}={value}" for key, value in (settings | changed).items()]
+    config = f"--config={ROOT / 'configs' / run}.py:{variant}"
+    return "run", f"train.{run}", config, *given, f"--workdir={workdir}"
 
 
 def metrics(workdir):
@@ -83,6 +97,58 @@ def test_two_processes_train_as_one(straight):
         np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-4)
     for a, b in zip(exported(folders[1]), exported(folders[2]), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+PLAIN = {"template": "plain"}
+ADAPTERS = {
+    "variant": "qlora", "dtype": "float32", "lora.rank": 2, "lora.dropout": 0.1,
+}  # fmt: skip
+UNPACKED = {"buckets": "(32,)"}
+OFTEN = {"loop.checkpoint_every": 4}  # as often as is evaluated, for the best one
+OTHERS = {
+    "reward of outcomes": {"run": "reward", "data": "judged"} | OFTEN,
+    "reward of pairs, adapters": {"run": "reward", "data": "pairs"}
+    | (PLAIN | ADAPTERS | UNPACKED | OFTEN),
+    "dpo": {"run": "dpo", "data": "pairs"} | PLAIN,
+    "dpo, adapters": {"run": "dpo", "data": "pairs"} | PLAIN | ADAPTERS,
+    "sft, adapters": ADAPTERS,
+}
+
+
+def tensors(workdir):
+    """{(folder, name): array} of all that a run exported."""
+    return {
+        (folder, name): array
+        for folder in ("hf", "adapter")
+        for path in (workdir / folder).glob("*.safetensors")
+        for name, array in load_file(path).items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OTHERS)
+def test_two_processes_run_every_algorithm_as_one(inputs, tmp_path, case):
+    """Allclose: every metric of every update and evaluation, all that is exported.
+
+    Adapters stand over a base in 4 bits, with dropout.
+    """
+    one, two = tmp_path / "1", tmp_path / "2"
+    alone = start(*command(inputs, one, **OTHERS[case]), devices=8)
+    outputs = ends([alone, *start_group(*command(inputs, two, **OTHERS[case]))])
+    assert [e.code for e in outputs] == [0, 0, 0], outputs
+    rows = metrics(one), metrics(two)
+    assert len(rows[0]) > STEPS // 2
+    for a, b in zip(*rows, strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose(
+            list(a.values()), list(b.values()), rtol=1e-4, atol=1e-5
+        )
+    found, same = tensors(one), tensors(two)
+    assert found.keys() == same.keys()
+    folders = {"hf", "adapter"} if "adapters" in case else {"hf"}
+    assert {folder for folder, _ in found} == folders
+    for name, array in found.items():
+        np.testing.assert_allclose(same[name], array, atol=2e-4, err_msg=str(name))
 
 
 def test_process_0_alone_prints(straight):

@@ -86,9 +86,16 @@ def sft(model: str, topology: str, rows: int, accum: int = 1):
 
 
 @pytest.mark.slow
-def test_a_step_takes_as_long_on_256_chips_as_on_8():
+@pytest.mark.parametrize(
+    "slices",
+    [
+        ("v5p:2x2x2", "v5p:4x8x8"),
+        ("v5e:4x4", "v5e:8x8", "v5e:16x16"),  # 8 of these do not hold the states
+    ],
+    ids=["v5p", "v5e"],
+)
+def test_a_step_takes_as_long_on_256_chips_as_on_few(slices):
     """SFT of a 7B model, 8 rows a chip: predicted times within 10% of each other."""
-    slices = ("v5e:2x4", "v5e:4x4", "v5e:8x8", "v5e:16x16")
     seconds = {}
     for name in slices:
         update = sft("llama2-7b", name, 8 * parse_slice(name).chips).functions[0]
@@ -102,8 +109,8 @@ def test_a_step_takes_as_long_on_256_chips_as_on_8():
     "model, topology, most",
     [
         ("llama2-7b", "v5e:8x8", 4.0),
-        ("codellama-34b", "v5p:4x4x4", 12.0),
-        ("codellama-34b", "v5p:2x4x4", 24.0),
+        ("codellama-34b", "v5p:4x4x4", 16.0),
+        ("codellama-34b", "v5p:2x4x4", 26.0),
     ],
 )
 def test_full_fine_tuning_fits(model, topology, most):
