@@ -14,6 +14,7 @@ BITS = {"pred": 8, "token": 0, "opaque": 0}
 ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 SPACE = re.compile(r"S\((\d+)\)")
 HEAD = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s.*->.*\{\s*$")
+END = re.compile(r"^\}(\s*$|,\s*execution_thread=)")  # attributes have lines of "}}"
 LEFT = re.compile(r"^\s+(ROOT\s+)?%?([\w.\-]+)\s+=\s+")
 OPCODE = re.compile(r"([\w\-]+)\(")
 NAME = re.compile(r"%([\w.\-]+)")
@@ -91,7 +92,7 @@ def parse(text: str) -> Module:
             if head and not line.startswith("HloModule"):
                 name, found, root = head[2], {}, None
                 entry = name if head[1] else entry
-        elif line.startswith("}"):
+        elif END.match(line):
             root = root or next(reversed(found), "")
             computations[name] = Computation(name, found, root)
             name = None

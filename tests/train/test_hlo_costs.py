@@ -402,6 +402,24 @@ def test_float32_at_the_highest_precision_takes_six_passes():
     assert costs(ATTENTION).work == costs(ATTENTION).flops
 
 
+MANY_LINES = """HloModule m, is_scheduled=true
+
+ENTRY %main (a: f32[8,16], b: f32[16,4]) -> f32[8,4] {
+  %a = f32[8,16]{1,0} parameter(0)
+  %b = f32[16,4]{1,0} parameter(1)
+  %k = f32[16,4]{1,0} custom-call(%b), custom_call_target="x", frontend_attributes={k={
+"block": 512
+}}, metadata={op_name="x"}
+  ROOT %dot.1 = f32[8,4]{1,0} dot(%a, %k), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""  # noqa: E501
+
+
+def test_attributes_of_many_lines_do_not_end_a_computation():
+    """2 M K N of the product behind them, as Pallas kernels have them on TPUs."""
+    assert costs(MANY_LINES).flops == 2 * 8 * 16 * 4
+
+
 def test_sums_and_multiples_agree():
     """a + a + a = 3 a, for every field."""
     once = costs(LOOP)
