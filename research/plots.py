@@ -72,6 +72,7 @@ def lines(
         axes.set_xscale("log", base=2)
         axes.set_xticks(x, [f"{v:g}" for v in x])
         axes.minorticks_off()
+    shade = 0.18 if len(series) < 5 else 0.07  # many darker bands make one of grey
     ends = []
     for k, (name, estimates) in enumerate(series.items()):
         kept = [(v, e) for v, e in zip(x, estimates, strict=True) if e is not None]
@@ -82,7 +83,7 @@ def lines(
             zip(*[e for _, e in kept], strict=True),
         )
         colour = COLOURS[k % len(COLOURS)]
-        axes.fill_between(xs, lows, highs, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(xs, lows, highs, color=colour, alpha=shade, linewidth=0)
         marker = MARKERS[k % len(MARKERS)] if len(xs) < 40 else ""
         style = STYLES[k // len(COLOURS) % len(STYLES)]
         axes.plot(xs, values, color=colour, marker=marker, linestyle=style)
@@ -115,7 +116,7 @@ def _axes(ylabel: str, percent: bool):
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
     style = {
         "font.family": "sans-serif", "font.size": 10, "text.color": INK,
@@ -132,7 +133,9 @@ def _axes(ylabel: str, percent: bool):
     axes.set_title(ylabel, loc="left", fontsize=10, color=INK, pad=10)
     axes.margins(x=0.02)
     if percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        # No rounding to whole ones: steps of 2.5 would read 38, 35, 33.
+        shown = FuncFormatter(lambda share, _: f"{100 * share + 0:.4g}%")
+        axes.yaxis.set_major_formatter(shown)
     return figure, axes
 
 

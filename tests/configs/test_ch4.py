@@ -8,7 +8,7 @@ from helpers.config_runs import run_shipped, shipped
     ("path", "variant"),
     shipped(
         lambda name: name.startswith("ch4_"),
-        slow=lambda name: not name.endswith((":paper_opt",)),
+        slow=lambda name: not name.endswith((":paper_opt", ":paper_ul2")),
     ),
 )
 def test_every_variant_runs(path, variant, tmp_path):

@@ -6,11 +6,7 @@ from helpers.config_runs import run_shipped, shipped
 
 @pytest.mark.parametrize(
     ("path", "variant"),
-    shipped(
-        lambda name: name.startswith("ch6_") and ":paper" in name,
-        # One is enough for every day.
-        slow=lambda name: not name.endswith(":paper"),
-    ),
+    shipped(lambda name: name.startswith("ch6_") and ":paper" in name),
 )
 def test_every_paper_variant_runs(path, variant, tmp_path):
     """Exit code 0, a report, and a second run that has nothing left to do."""

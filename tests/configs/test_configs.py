@@ -10,10 +10,7 @@ from helpers.config_runs import run_shipped, shipped
 
 @pytest.mark.parametrize(
     ("path", "variant"),
-    shipped(
-        lambda name: not name.startswith("ch"),
-        slow=lambda name: name in ("ppo:qlora", "ppo:metamath", "ppo:faithful"),
-    ),
+    shipped(lambda name: not name.startswith("ch")),
 )
 def test_every_shipped_config_runs(path, variant, tmp_path):
     """Exit code 0, and what the config promises is there."""

@@ -294,7 +294,7 @@ def test_a_round_of_rest_em_samples_from_the_policy_and_trains_the_base(
         save_pretrained(folder / "hf", cfg, params, tokenizer_files=files)
         return {"steps": 1}
 
-    monkeypatch.setattr(policies.generators, "train", train)
+    monkeypatch.setattr(policies, "train", train)
     value = policies.rest_round(
         tmp_path / "r",
         data=data,

@@ -54,7 +54,6 @@ def results(work, stage):
     return {name: x for name, x in files.items() if not name.startswith(PASSING)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", EASY_ONLY)
 def test_other_labels_of_hard_problems_change_nothing(runs, stage):
     """Invariance: rows, weights and answers are the same, bit by bit."""
@@ -62,7 +61,6 @@ def test_other_labels_of_hard_problems_change_nothing(runs, stage):
     assert before and before == after
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", SEE_ALL)
 def test_who_sees_all_labels_sees_the_change(runs, stage):
     """The same comparison finds the change where it may be."""
@@ -70,7 +68,6 @@ def test_who_sees_all_labels_sees_the_change(runs, stage):
     assert before.keys() == after.keys() and before != after
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "what"), [("rest-1", "selected"), ("dpo-1", "pairs")]
 )
@@ -82,7 +79,6 @@ def test_the_rounds_that_are_compared_train(runs, tmp_path_factory, stage, what)
     assert value[what] > 0 and value["steps"] > 0
 
 
-@pytest.mark.slow
 def test_evaluators_learn_both_kinds_of_labels(runs, tmp_path_factory):
     """Closed form: steps are rated by people, outcomes graded by equivalence."""
     work = paper_runs.workdir(tmp_path_factory.getbasetemp(), "paper")

@@ -1,5 +1,7 @@
 """A plot is a function of its numbers: equal input gives equal SVG, gaps are gaps."""
 
+import itertools
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -33,6 +35,14 @@ def test_lines_that_share_a_colour_differ_in_style():
     for count in (len(plots.COLOURS), 9):
         made = plots.lines([1, 2], {str(i): [(i, i, i)] * 2 for i in range(count)})
         assert made.count("stroke-dasharray") == max(0, count - len(plots.COLOURS))
+
+
+def test_ticks_are_read_as_they_stand():
+    """Invariance: ticks are evenly spaced, and so are the numbers beside them."""
+    made = plots.lines([1, 2], {"a": [(0.2, 0.2, 0.2), (0.37, 0.37, 0.37)]})
+    ticks = [float(t) for t in re.findall(r"<!-- ([-\d.]+)% -->", made)]
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(ticks)}
+    assert len(ticks) > 3 and len(steps) == 1 and steps != {round(min(steps))}
 
 
 def contrast(colour, paper):

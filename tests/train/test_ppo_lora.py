@@ -210,7 +210,6 @@ def test_a_continued_run_has_the_same_bits(straight, tmp_path):
     assert count(straight.state) < 3 * count(trained) + 10
 
 
-@pytest.mark.slow
 def test_eight_devices_give_the_results_of_one(straight, tmp_path):
     """Equality to rounding: whole iterations over a base that is spread, 4 x 2 mesh."""
     done = tiny.script(tmp_path, "--mesh", "--lora", devices=8)
@@ -243,7 +242,6 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_command_exports_what_it_trained(files, tmp_path):
     """Round trip: at no learning rate adapter/ is what it started from, hf/ the base
     with it merged in; the rewards are those of the adapters and head given.

@@ -8,10 +8,6 @@ RUNS = ("sft", "reward", "dpo")
 ADAPTED = ("qlora", 0)  # of a base in 4 bits, with dropout: the first mesh does
 
 
-# A minute and more: in `make test-slow`.
-pytestmark = pytest.mark.slow
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What helpers/sharded_run.py found on 8 simulated devices."""
