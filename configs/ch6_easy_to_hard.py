@@ -15,8 +15,8 @@ evaluators, re-ranking, ReST-EM, iterative DPO, PPO, and programs.
     python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
         --workdir=runs/ch6
 
-report: the same with three seeds, more updates of evaluators, and more solutions to
-learn from; in the same folder it takes from mini what it shares with it.
+report: the same with three seeds (18 minutes are 90), more updates of evaluators, more
+solutions to learn from; in the same folder it takes from mini what it shares with it.
 
     What to expect is in docs/results/ch6.
 
@@ -137,7 +137,7 @@ def mini(c):
     c.evaluators.kinds = ("orm", "prm", "oprm")
     c.evaluators.drawn.samples = 8
     # Evaluators learn suddenly: at 2e-3, or with fewer updates, more seeds stay under
-    # an AUC of 0.9 on easy development problems. More do not fit into 20 minutes.
+    # an AUC of 0.9 on held-out easy problems. More do not fit into 20 minutes.
     c.evaluators.training.update(
         steps=500, batch_size=32, eval_every=250, optimizer=adamw(1e-3, 0.01)
     )  # two micro-batches, as what fits into the caches is a tenth faster
@@ -214,10 +214,10 @@ def programs():
 
 
 def report(c):
-    """The whole chapter, three seeds; all but the generators have more time."""
+    """The whole chapter, three seeds; evaluators and further training have more."""
     mini(c)
     c.seeds = (0, 1, 2)
-    # With these an AUC of 0.9 on easy development problems for each seed: the process
+    # With these an AUC of 0.9 on held-out steps of easy problems for each seed: the process
     # model's with 600 updates (one has 0.86 with 800).
     c.evaluators.update(accum=1, large_steps=None)
     c.evaluators.training.update(steps=800, eval_every=200)

@@ -132,7 +132,7 @@ def hacking(runs, reward: str) -> str:
                 "so in the mean, but not in every seed: reward hacking is not settled"
             )
         else:
-            said = "no reward hacking"
+            said = "no reward hacking between these"
         (r0, r1), (a0, a1) = (ends[m].mean(axis=0) for m in (reward, group))
         steps = [whole[0][i]["step"] for i in (0, -1)]
         out.append(
@@ -143,8 +143,10 @@ def hacking(runs, reward: str) -> str:
             f"{(fall > 0).sum()} of {len(whole)}): {said}."
         )
     seeds = len(next(iter(runs.values())))
+    begun = min(rows[0]["step"] for found in runs.values() for rows in found)
     chance = (
-        "All seeds falling together, with nothing behind it, has a chance of 1 in "
+        f"What comes before iteration {begun} is not seen. All seeds falling "
+        "together, with nothing behind it, has a chance of 1 in "
         f"{2**seeds}."
     )
     return "\n\n".join([*out, chance])

@@ -205,7 +205,9 @@ def costs_table(spent: Mapping[str, Cost], settings: Policies) -> Table:
         [[said(name), *cost] for name, cost in spent.items()],
         "What the methods cost",
         "All rounds together, means over seeds. The methods are not compared at equal "
-        f"cost. {tables_hacking.no_clipping(ppo)}"
+        "cost. ReST-EM's updates begin at the base, the others' after fine-tuning; "
+        "responses that a critic is fitted to count, its updates do not. "
+        f"{tables_hacking.no_clipping(ppo)}"
         "Sampling, learning rates and sizes were chosen on development problems of "
         "all levels, in a few tries each; only checkpoints are chosen without hard "
         "answers.",

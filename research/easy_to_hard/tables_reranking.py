@@ -72,7 +72,8 @@ def quality(evaluators, judges: Judges, read: Reranked, seeds) -> Table:
         for method in ("weighted", "best"):
             way = ("easy", kind, method)
             row += [_mean(read.aucs[way]), judges.used[way]]
-        rows.append(row + [over_seeds(m) for m in ("accuracy", "brier", "ece")])
+        row += [over_seeds(m) for m in ("accuracy", "brier", "ece")]
+        rows.append([*row, _mean([float(v["step"]) for v in values])])
     columns = [Column("evaluator")]
     columns += [
         Column(name, format=".3f")
@@ -88,6 +89,7 @@ def quality(evaluators, judges: Judges, read: Reranked, seeds) -> Table:
     ]
     columns += [Column("accuracy", format=".1%")]
     columns += [Column("Brier", format=".3f"), Column("ECE", format=".3f")]
+    columns += [Column("updates", format=",.0f")]
     return Table(
         columns,
         rows,

@@ -221,7 +221,7 @@ def test_a_ratio_without_a_value_says_so(tmp_path):
 
 @pytest.mark.parametrize("voting", [(1.0, 0.9), (0.9, 0.9)])
 def test_a_gain_without_room_spoils_both_ways_to_compare_it(tmp_path, voting):
-    """Closed form: 97% of easy problems leave less than the 5.4 points of 4 answers."""
+    """Closed form: 97% of easy problems leave less than 6.4 points, of 1024 answers."""
     read = reranked(tmp_path, majority=(29 / 30, 0.5), easy_oprm=(voting, 0.5))
     found = verdicts(read)
     for claim in ("points", "relative"):
