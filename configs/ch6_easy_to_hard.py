@@ -15,8 +15,8 @@ evaluators, re-ranking, ReST-EM, iterative DPO, PPO, and programs.
     python -m research.run --config=configs/ch6_easy_to_hard.py:mini \
         --workdir=runs/ch6
 
-report: the same with three seeds (18 minutes are 90), more updates of evaluators, more
-solutions to learn from; in the same folder it takes from mini what it shares with it.
+report: the same with three seeds, more updates of evaluators, more solutions to learn
+from; in the same folder it takes from mini what it shares. About 90 minutes, mini 18.
 
     What to expect is in docs/results/ch6.
 
@@ -217,8 +217,8 @@ def report(c):
     """The whole chapter, three seeds; evaluators and further training have more."""
     mini(c)
     c.seeds = (0, 1, 2)
-    # With these an AUC of 0.9 on held-out steps of easy problems for each seed: the process
-    # model's with 600 updates (one has 0.86 with 800).
+    # With these an AUC of 0.9 on held-out steps of easy problems for each seed; with
+    # 800 updates one process model has 0.86.
     c.evaluators.update(accum=1, large_steps=None)
     c.evaluators.training.update(steps=800, eval_every=200)
     c.evaluators.prm_training = c.evaluators.training.copy_and_resolve_references()
