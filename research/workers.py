@@ -23,7 +23,7 @@ from train.errors import Preempted
 
 
 def environment(outer: Mapping[str, str], jobs: int, cores: int) -> dict[str, str]:
-    """That of one of `jobs` workers on a machine of so many cores.
+    """That of one of `jobs` workers at a time on a machine of so many cores.
 
     With a worker per core, XLA's matrix products do not spread over threads: those of
     one worker would wait for those of another. The results have the same bits.
@@ -39,7 +39,9 @@ class Workers:
 
     def __init__(self, jobs: int, command: Sequence[str]):
         self._jobs, self._command = jobs, list(command)
-        self._idle: list[subprocess.Popen] = []
+        # Workers that run alone, and workers that share the cores.
+        self._idle: dict[bool, list[subprocess.Popen]] = {True: [], False: []}
+        self._alone: set[subprocess.Popen] = set()
         self._busy: dict[subprocess.Popen, Handle] = {}
 
     def run(
@@ -63,9 +65,12 @@ class Workers:
                 while waiting or self._busy:
                     unmet = {*waiting, *self._busy.values()}
                     ready = [h for h in waiting if not unmet & set(h.dependencies)]
+                    # Nothing can begin beside it before it ends, so that it may have
+                    # every core: the stages of one seed are a chain at first.
+                    alone = not self._busy and len(ready) == 1
                     for handle in ready[: self._jobs - len(self._busy)]:
                         say(f"{label(handle)}: running ({waiting.pop(handle)})")
-                        self._begin(handle, lock)
+                        self._begin(handle, lock, alone)
                     handle, seconds = self._next_done()
                     say(f"{label(handle)}: {seconds:.1f} s")
         except KeyboardInterrupt:
@@ -73,25 +78,31 @@ class Workers:
         finally:
             self._end()
 
-    def _begin(self, handle: Handle, lock) -> None:
-        worker = self._idle.pop() if self._idle else self._start(lock)
+    def _begin(self, handle: Handle, lock, alone: bool) -> None:
+        idle = self._idle[alone]
+        worker = idle.pop() if idle else self._start(lock, alone)
         self._busy[worker] = handle
         with contextlib.suppress(BrokenPipeError):  # its end is seen in _next_done
             worker.stdin.write(f"{handle.name} {handle.fingerprint}\n")
             worker.stdin.flush()
 
-    def _start(self, lock) -> subprocess.Popen:
+    def _start(self, lock, alone: bool) -> subprocess.Popen:
         # In a session of its own: Ctrl-C reaches the parent only, which passes it on
         # once. A training loop takes a second signal as an order to drop everything.
-        return subprocess.Popen(
+        worker = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             pass_fds=(lock.fileno(),),
             start_new_session=True,
-            env=environment(os.environ, self._jobs, os.cpu_count() or 1),
+            env=environment(
+                os.environ, 1 if alone else self._jobs, os.cpu_count() or 1
+            ),
         )
+        if alone:
+            self._alone.add(worker)
+        return worker
 
     def _next_done(self) -> tuple[Handle, float]:
         """Waits for a worker to finish its stage; returns the stage and its seconds."""
@@ -101,7 +112,7 @@ class Workers:
         answer = worker.stdout.readline()
         handle = self._busy.pop(worker)
         if answer.endswith("\n"):
-            self._idle.append(worker)
+            self._idle[worker in self._alone].append(worker)
             return handle, float(answer)
         code = worker.wait()
         if code > 0:
@@ -118,7 +129,7 @@ class Workers:
         for worker in self._busy:
             with contextlib.suppress(ProcessLookupError):
                 worker.terminate()
-        everyone = [*self._idle, *self._busy]
+        everyone = [*self._idle[True], *self._idle[False], *self._busy]
         for worker in everyone:
             with contextlib.suppress(BrokenPipeError):
                 worker.stdin.close()
@@ -130,7 +141,8 @@ class Workers:
                 worker.kill()
                 worker.wait()
                 worker.stdout.close()
-            self._idle, self._busy = [], {}
+            self._idle, self._busy = {True: [], False: []}, {}
+            self._alone.clear()
 
 
 def serve(plan: Plan, workdir: Path, info: RunInfo, command: str) -> None:

@@ -4,6 +4,7 @@
 
 `a` and `b` need nothing, `c` needs both. A stage leaves a line in WORKDIR/log when it
 begins and one when it ends; a file WORKDIR/<stage>.do says what it does in between.
+WORKDIR/<stage>.flags is what XLA was told.
 """
 
 import os
@@ -26,6 +27,7 @@ def work(folder, called, parts=()):
             f.write(f"{called} {what} {time.time()}\n")
 
     note("begins")
+    (workdir / f"{called}.flags").write_text(os.environ.get("XLA_FLAGS", ""))
     todo = workdir / f"{called}.do"
     match todo.read_text() if todo.exists() else "":
         case "wait":

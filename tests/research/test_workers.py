@@ -178,3 +178,13 @@ def test_workers_share_cores_by_not_spreading_products():
         shared = environment(spread, jobs, 2)
         assert shared == {"XLA_FLAGS": f"--a=1 {flag}=false", "B": "2"}
     assert environment({}, 1, 1) == {"XLA_FLAGS": f"{flag}=false"}
+
+
+def test_a_stage_that_nothing_can_run_beside_has_every_core(tmp_path):
+    """`a` and `b` share them, and spread no products; `c`, which needs both, does."""
+    flags = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    code, _, err = finish(start(tmp_path, max(2, os.cpu_count()), env=flags))
+    assert code == OK, err
+    told = {name: (tmp_path / f"{name}.flags").read_text() for name in "abc"}
+    shared = "--xla_cpu_multi_thread_eigen=false"
+    assert told == {"a": shared, "b": shared, "c": ""}
