@@ -1,7 +1,5 @@
 """From the expressions of a tactic to proof terms, against one goal: untrusted."""
 
-from fractions import Fraction
-
 from data.minilean import syntax
 from data.minilean.kernel import Proof
 from data.minilean.parser import ParseError, leaf_sort, to_formula, to_term
@@ -23,6 +21,8 @@ FACT, NEGATION = "·fact", "·not"
 
 class Elaborator:
     """Elaborates against one goal; `new_goals` are those that ?_ left open."""
+
+    __slots__ = ("goal", "scope", "holes_allowed", "new_goals", "_facts")
 
     def __init__(self, goal: Goal, holes_allowed: bool = False):
         self.goal = goal
@@ -75,7 +75,9 @@ class Elaborator:
         name, args = expression[1], expression[2:]
         if name in LEMMAS and name not in self.scope:
             return LEMMAS[name](self, args)
-        first, *fields = name.split(".")
+        first, fields = name, ()
+        if "." in name:
+            first, *fields = name.split(".")
         formula = self.scope.get(first)
         if type(formula) is not Formula:
             shown = "is a variable" if formula else "is unknown"
@@ -172,7 +174,7 @@ def limited(node):
 
 def contradiction(target: Formula, *facts: tuple[Proof, int]) -> Proof:
     """target, < or ≤, from its negation and facts with their multipliers."""
-    items = ((Fraction(1), hypothesis(NEGATION)), *((Fraction(c), p) for p, c in facts))
+    items = ((1, hypothesis(NEGATION)), *((c, p) for p, c in facts))
     return Proof("contra", (NEGATION, Proof("linear", (items,))))
 
 

@@ -23,12 +23,22 @@ def rcases(goal: Goal, args: tuple, work: Work) -> Step:
     major, pattern = args
     elaborator = Elaborator(goal)
     proof, formula = elaborator.infer(major)
-    if major[0] == "name" and major[1:] == (name := major[1],) and "." not in name:
-        goal = without(goal, name)
     goals: list[Goal] = []
+    if proof.op == "hyp" and major == ("name", proof.args[0]):
+        (name,) = proof.args
+        goal = without(goal, name)
+        if not _binds(pattern, name):  # else what it names would hide it
+            template = _destruct(goal, ((proof, formula, pattern),), 1, goals)
+            return Step(tuple(goals), template)
     template = _destruct(goal, ((hypothesis("·0"), formula, pattern),), 1, goals)
     template = Proof("have", ("·0", None, proof, template))
     return Step(tuple(goals), elaborator.wrapped(template))
+
+
+def _binds(pattern, name: str) -> bool:
+    if type(pattern) is str:
+        return pattern == name
+    return any(_binds(part, name) for part in pattern[1:])
 
 
 def cases(goal: Goal, args: tuple, work: Work) -> Step:
@@ -83,13 +93,12 @@ def _destruct(goal: Goal, pending: tuple, count: int, goals: list[Goal]) -> Proo
     sides = formula.args
     if formula.op == "↔":
         sides = Formula("→", sides), Formula("→", sides[::-1])
-    todo = [
-        (Proof("fst", (proof,)), sides[0], first),
-        (Proof("snd", (proof,)), sides[1], last),
-    ]
+    one = Proof("fst", (proof,)), sides[0], first
+    other = Proof("snd", (proof,)), sides[1], last
     # Lean names the parts first, then takes those apart that are patterns
-    todo.sort(key=lambda item: type(item[2]) is not str)
-    return _destruct(goal, (*todo, *rest), count, goals)
+    if type(last) is str and type(first) is not str:
+        one, other = other, one
+    return _destruct(goal, (one, other, *rest), count, goals)
 
 
 def by_contra(goal: Goal, args: tuple, work: Work) -> Step:

@@ -31,6 +31,7 @@ from typing import NamedTuple
 from data.minilean import syntax
 from data.minilean.polynomials import ONE, Work, difference, holds, scaled_sum
 from data.minilean.syntax import NAT, Formula, Signature, Term, exposed, normal, num
+from data.minilean.wellformed import formula_fault, term_fault
 
 CLASSICAL = "Classical.em"
 _INFERRED = frozenset("hyp apply at fst snd symm square nonneg product em".split())
@@ -64,7 +65,8 @@ def check(context, proof: Proof, formula: Formula) -> Verdict:
     try:
         scope: dict = {}
         for name, kind in context:
-            _require(name not in scope, f"{name} is bound twice")
+            if name in scope:
+                raise Refused(f"{name} is bound twice")
             if type(kind) is not Signature:
                 _well_formed(kind, scope)
             scope[name] = kind
@@ -81,15 +83,16 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _well_formed(formula: Formula, scope: dict) -> Formula:
-    fault = syntax.formula_fault(_limited(formula), scope)
-    _require(fault is None, f"ill-formed: {fault}")
+    fault = formula_fault(formula, scope)
+    if fault is not None:
+        raise Refused(f"ill-formed: {fault}")
     return formula
 
 
 def _well_sorted(term: Term, scope: dict, sort: str) -> Term:
-    fault = syntax.term_fault(_limited(term), scope)
-    _require(fault is None, f"ill-formed: {fault}")
-    _require(term.sort == sort, f"a term of sort {sort} is expected")
+    fault = term_fault(term, scope)
+    if fault is not None or term.sort != sort:
+        raise Refused(f"no term of sort {sort}: {fault}")
     return term
 
 
@@ -106,7 +109,9 @@ def _with(scope: dict, name: str, kind: Formula | Signature) -> dict:
     """The scope with a hypothesis or a variable; no variable is ever hidden."""
     if type(name) is not str or type(scope.get(name)) is Signature:
         raise Refused(f"{name!r} is no string, or a variable already")
-    return {**scope, name: kind}
+    inner = scope.copy()
+    inner[name] = kind
+    return inner
 
 
 def _same(a: Formula, b: Formula) -> bool:
@@ -119,7 +124,9 @@ class _Checker:
     def __init__(self):
         self.axioms, self.nodes, self.work = set(), 0, Work(MAX_WORK)
 
-    def enter(self, depth: int) -> int:
+    def enter(self, proof: Proof, depth: int) -> int:
+        if type(proof) is not Proof or type(proof.args) is not tuple:
+            raise Refused("not a proof term")
         self.nodes += 1
         if self.nodes > MAX_PROOF_NODES or depth >= MAX_PROOF_DEPTH:
             raise Refused("a proof term beyond the limits of size or depth")
@@ -134,45 +141,57 @@ class _Checker:
         total: dict = {}
         for fact, scale in facts:
             op, left, right = self.comparison(fact)
+            # a fraction if it is no int, so that nothing is ever rounded
+            scale = scale if type(scale) is int else Fraction(scale)
             _require(op == "=" or scale >= 0, "a negative multiplier")
             expression = difference(left, right, self.work)
             if op == "<":  # between integers e < 0 is e + 1 ≤ 0
                 expression = scaled_sum(expression, ONE, 1)
-            total = scaled_sum(total, expression, Fraction(scale))
+            total = scaled_sum(total, expression, scale)
         return set(total) == set(ONE) and total[frozenset()] > 0
 
     def infer(self, scope: dict, proof: Proof, depth: int) -> Formula:
         """The formula that proof proves; Refused if it cannot be read off."""
-        depth = self.enter(depth)
-        match proof:
-            case ("hyp", (name,)):
+        depth, args = self.enter(proof, depth), proof.args
+        match proof.op:
+            case "hyp":
+                (name,) = args
                 found = scope.get(name)
-                _require(type(found) is Formula, f"no hypothesis {name}")
+                if type(found) is not Formula:
+                    raise Refused(f"no hypothesis {name}")
                 return found
-            case ("apply", (major, minor)):
+            case "apply":
+                major, minor = args
                 found = exposed(self.infer(scope, major, depth))
                 _require(found.op == "→", "what is applied is no implication")
-                self.check(scope, minor, found.args[0], depth)
-                return found.args[1]
-            case (("fst" | "snd") as op, (major,)):
+                premise, conclusion = found.args
+                self.check(scope, minor, premise, depth)
+                return conclusion
+            case ("fst" | "snd") as op:
+                (major,) = args
                 found = self.infer(scope, major, depth)
-                _require(found.op in ("∧", "↔"), f"{op} of neither ∧ nor ↔")
+                _require(found.op in ("∧", "↔"), "a part of neither ∧ nor ↔")
                 one, other = found.args if op == "fst" else found.args[::-1]
                 return one if found.op == "∧" else Formula("→", (one, other))
-            case ("at", (major, term)):
+            case "at":
+                major, term = args
                 found = self.infer(scope, major, depth)
                 _require(found.op == "∀", "what is instantiated is no ∀")
                 return _instance(found, _well_sorted(term, scope, found.args[1]))
-            case ("symm", (major,)):
+            case "symm":
+                (major,) = args
                 found = self.infer(scope, major, depth)
                 _require(found.op in ("=", "↔"), "symm of neither = nor ↔")
                 return Formula(found.op, found.args[::-1])
-            case ("square", (term,)):
+            case "square":
+                (term,) = args
                 _well_sorted(term, scope, term.sort)
                 return Formula("≤", (num(0, term.sort), syntax.power(term, 2)))
-            case ("nonneg", (term,)):
+            case "nonneg":
+                (term,) = args
                 return Formula("≤", (num(0, NAT), _well_sorted(term, scope, NAT)))
-            case ("product", (p, q)):
+            case "product":
+                p, q = args
                 first, a, b = self.comparison(self.infer(scope, p, depth))
                 second, c, d = self.comparison(self.infer(scope, q, depth))
                 _require(a.sort == c.sort, "a product of different sorts")
@@ -180,7 +199,8 @@ class _Checker:
                 high = syntax.add(syntax.mul(b, d), syntax.mul(a, c))
                 op = "<" if first == second == "<" else "≤"
                 return _limited(Formula(op, (low, high)))
-            case ("em", (formula,)):
+            case "em":
+                (formula,) = args
                 self.axioms.add(CLASSICAL)
                 return syntax.disj(_well_formed(formula, scope), syntax.negate(formula))
         raise Refused("a term whose formula cannot be inferred")
@@ -190,64 +210,76 @@ class _Checker:
         if proof.op in _INFERRED:
             found = self.infer(scope, proof, depth)
             return _require(_same(found, target), "a term proves another formula")
-        depth = self.enter(depth)
+        depth, args = self.enter(proof, depth), proof.args
         goal = exposed(target)
-        match proof, goal.op:
-            case ("intro", (name, body)), "→":
-                inner = _with(scope, name, goal.args[0])
-                self.check(inner, body, goal.args[1], depth)
-            case ("have", (name, None, part, body)), _:
-                found = self.infer(scope, part, depth)
-                self.check(_with(scope, name, found), body, target, depth)
-            case ("have", (name, formula, part, body)), _:
-                self.check(scope, part, _well_formed(formula, scope), depth)
+        match proof.op:
+            case "have":
+                name, formula, part, body = args
+                if formula is None:
+                    formula = self.infer(scope, part, depth)
+                else:
+                    self.check(scope, part, _well_formed(formula, scope), depth)
                 self.check(_with(scope, name, formula), body, target, depth)
-            case ("pair", (p, q)), ("∧" | "↔"):
+            case "intro" if goal.op == "→":
+                name, body = args
+                premise, conclusion = goal.args
+                self.check(_with(scope, name, premise), body, conclusion, depth)
+            case "pair" if goal.op == "∧" or goal.op == "↔":
+                p, q = args
                 one, other = goal.args
                 if goal.op == "↔":
                     one, other = Formula("→", goal.args), Formula("→", (other, one))
                 self.check(scope, p, one, depth)
                 self.check(scope, q, other, depth)
-            case (("inl" | "inr") as op, (part,)), "∨":
+            case ("inl" | "inr") as op if goal.op == "∨":
+                (part,) = args
                 self.check(scope, part, goal.args[op == "inr"], depth)
-            case ("cases", (major, first, p, second, q)), _:
+            case "cases":
+                major, first, p, second, q = args
                 found = self.infer(scope, major, depth)
                 _require(found.op == "∨", "cases of no ∨")
                 left, right = found.args
                 self.check(_with(scope, first, left), p, target, depth)
                 self.check(_with(scope, second, right), q, target, depth)
-            case ("absurd", (part,)), _:
+            case "absurd":
+                (part,) = args
                 self.check(scope, part, syntax.FALSE, depth)
-            case ("true", ()), "True":
-                pass
-            case ("intro", (name, body)), "∀":
+            case "true" if goal.op == "True":
+                () = args
+            case "intro" if goal.op == "∀":
+                name, body = args
                 inner = _with(scope, name, Signature((), goal.args[1]))
                 instance = _instance(goal, syntax.var(name, goal.args[1]))
                 self.check(inner, body, instance, depth)
-            case ("unpack", (major, variable, name, body)), _:
+            case "unpack":
+                major, variable, name, body = args
                 found = self.infer(scope, major, depth)
                 _require(found.op == "∃", "unpack of no ∃")
                 inner = _with(scope, variable, Signature((), found.args[1]))
                 instance = _instance(found, syntax.var(variable, found.args[1]))
                 inner = _with(inner, name, instance)
                 self.check(inner, body, target, depth)
-            case ("witness", (term, part)), "∃":
+            case "witness" if goal.op == "∃":
+                term, part = args
                 _well_sorted(term, scope, goal.args[1])
                 self.check(scope, part, _instance(goal, term), depth)
-            case ("refl", ()), ("=" | "↔"):
+            case "refl" if goal.op in ("=", "↔"):
+                () = args
                 one, other = goal.args
                 equal = one == other if goal.op == "=" else _same(one, other)
                 _require(equal, "the sides differ")
-            case ("rewrite", (equation, motive, part)), _:
+            case "rewrite":
+                equation, motive, part = args
                 found = self.infer(scope, equation, depth)
                 _require(found.op in ("=", "↔"), "rewrite with neither = nor ↔")
                 put = syntax.instantiate if found.op == "=" else syntax.plugged
                 before, after = (put(motive, side) for side in found.args)
-                same = _same(_limited(after), target)
+                same = after == target or _same(_limited(after), target)
                 _require(same, "the rewritten formula is not the goal")
                 # equal is not well-formed: to Python 1e16 equals 10 ** 16
                 self.check(scope, part, _well_formed(before, scope), depth)
-            case ("induct", (variable, new, name, base, step)), _:
+            case "induct":
+                variable, new, name, base, step = args
                 _require(scope.get(variable) == syntax.NAT_TYPE, "induction on no ℕ")
                 rest = {
                     n: kind for n, kind in scope.items() if _spares(variable, n, kind)
@@ -257,17 +289,22 @@ class _Checker:
                 self.check(rest, base, at(zero), depth)
                 inner = _with(_with(rest, new, syntax.NAT_TYPE), name, at(n))
                 self.check(inner, step, at(syntax.add(n, num(1, NAT))), depth)
-            case ("ring", ()), "=":
+            case "ring" if goal.op == "=":
+                () = args
                 _require(not difference(*goal.args, self.work), "unequal polynomials")
-            case ("norm_num", ()), _:
+            case "norm_num":
+                () = args
                 _require(holds(target, self.work), "false")
-            case ("antisymm", (p, q)), "=":
+            case "antisymm" if goal.op == "=":
+                p, q = args
                 self.check(scope, p, Formula("≤", goal.args), depth)
                 self.check(scope, q, Formula("≤", goal.args[::-1]), depth)
-            case ("contra", (name, part)), ("<" | "≤"):
+            case "contra" if goal.op == "<" or goal.op == "≤":
+                name, part = args
                 inner = _with(scope, name, syntax.negate(goal))
                 self.check(inner, part, syntax.FALSE, depth)
-            case ("linear", (items,)), "False":
+            case "linear" if goal.op == "False":
+                (items,) = args
                 facts = [(self.infer(scope, part, depth), c) for c, part in items]
                 _require(self.contradict(facts), "the sum is no contradiction")
             case _:

@@ -1,13 +1,11 @@
 """Multipliers that make linear facts contradict each other, by simplex: untrusted."""
 
-from fractions import Fraction
-
 from data.minilean.polynomials import Work
 
 MAX_PIVOTS = 200
 
 
-def multipliers(facts: list[tuple[bool, dict]], work: Work) -> list[Fraction] | None:
+def multipliers(facts: list[tuple[bool, dict]], work: Work) -> list[int] | None:
     """m with Σ m_i e_i a constant above 0, m_i >= 0 but for equations; None without.
 
     facts: (is an equation, its polynomial e), meaning e = 0 or e ≤ 0. Monomials other
@@ -16,9 +14,11 @@ def multipliers(facts: list[tuple[bool, dict]], work: Work) -> list[Fraction] | 
     columns: list[tuple[int, int]] = []  # (fact, sign)
     for i, (equation, _) in enumerate(facts):
         columns += [(i, 1), (i, -1)] if equation else [(i, 1)]
-    monomials = {m for _, e in facts for m in e if m}
-    # a row per monomial, which must cancel, and one for the constants: their sum is 1
-    keys = [*sorted(monomials, key=repr), frozenset()]
+    # in the order in which they occur: that of a set is not the same everywhere
+    monomials = {m: None for _, e in facts for m in e if m}
+    # a row per monomial, which must cancel, and one for the constants: their sum is 1,
+    # or above once the denominators are gone
+    keys = [*monomials, frozenset()]
     table = [
         [sign * facts[i][1].get(key, 0) for i, sign in columns] + [int(not key)]
         for key in keys
@@ -26,28 +26,28 @@ def multipliers(facts: list[tuple[bool, dict]], work: Work) -> list[Fraction] | 
     found = _feasible(table, work)
     if found is None:
         return None
-    result = [Fraction(0)] * len(facts)
+    result = [0] * len(facts)
     for (i, sign), value in zip(columns, found, strict=True):
         result[i] += sign * value
     return result
 
 
-def _feasible(table: list[list[int]], work: Work) -> list[Fraction] | None:
-    """x >= 0 with A x = b, where table is A | b and b >= 0, or None.
+def _feasible(table: list[list[int]], work: Work) -> list[int] | None:
+    """x >= 0 with A x = k b, where table is A | b and b >= 0, k an int > 0; or None.
 
     Simplex on the sum of what is missing, with integers only (every pivot divides by
     the one before, exactly) and Bland's rule, which ends.
     """
     height, width = len(table), len(table[0])
     basis: list[int | None] = [None] * height
-    goal = [sum(row[j] for row in table) for j in range(width)]
+    goal = [sum(column) for column in zip(*table, strict=True)]
     scale = 1
     for _ in range(MAX_PIVOTS):
         if goal[-1] == 0:
-            values = [Fraction(0)] * (width - 1)
+            values = [0] * (width - 1)
             for row, column in zip(table, basis, strict=True):
                 if column is not None:
-                    values[column] = Fraction(row[-1], scale)
+                    values[column] = row[-1]
             return values
         enter = next((j for j in range(width - 1) if goal[j] > 0), None)
         if enter is None:

@@ -66,8 +66,8 @@ def apply(goal: Goal, args: tuple, work: Work) -> Step:
     """
     elaborator = Elaborator(goal)
     proof, formula = elaborator.infer(args[0])
-    fewest = max(0, _arity(formula) - _arity(goal.target))
-    for count in range(fewest, _arity(formula) + 1):
+    most = _arity(formula)
+    for count in range(max(0, most - _arity(goal.target)), most + 1):
         premises, metas, conclusion = opened(formula, count)
         found = match_formula(conclusion, goal.target, {})
         if found is None and syntax.normal(conclusion) == syntax.normal(goal.target):
@@ -76,7 +76,7 @@ def apply(goal: Goal, args: tuple, work: Work) -> Step:
             break
     else:
         raise Illegal("apply: could not unify the conclusion with the target")
-    if any(meta not in found for meta in metas):
+    if metas and any(meta not in found for meta in metas):
         raise Illegal("apply: an argument cannot be found by unification")
     goals: list[Goal] = []
     # Lean tags by the names of the arguments, which for arrows are `a`
@@ -116,10 +116,8 @@ def constructor(goal: Goal, args: tuple, work: Work) -> Step:
         tags, parts = ("mp", "mpr"), (Formula("→", parts), Formula("→", parts[::-1]))
     else:
         raise Illegal("constructor: the target is none of ∧, ↔, True")
-    goals = tuple(
-        with_target(goal, part, tag) for part, tag in zip(parts, tags, strict=True)
-    )
-    return Step(goals, Proof("pair", (hole(0), hole(1))))
+    first, second = map(with_target, (goal, goal), parts, tags)
+    return Step((first, second), Proof("pair", (hole(0), hole(1))))
 
 
 def left(goal: Goal, args: tuple, work: Work) -> Step:
@@ -156,7 +154,7 @@ def assumed(goal: Goal, formula: Formula) -> Proof | None:
     """The last hypothesis that is the formula, as a proof, or None."""
     wanted = syntax.normal(formula)
     for name, kind in reversed(goal.binders):
-        if type(kind) is Formula and syntax.normal(kind) == wanted:
+        if type(kind) is Formula and (kind == wanted or syntax.normal(kind) == wanted):
             return hypothesis(name)
     return None
 

@@ -101,8 +101,13 @@ def is_loose(node, depth: int = 0) -> bool:
     op, args = node[0], node[1]
     if op == "bound":
         return args[0] >= depth
+    if op == "num":
+        return False
     inner = depth + 1 if op in QUANTIFIERS else depth
-    return any(is_loose(a, inner) for a in args if type(a) is not str and op != "num")
+    for arg in args:
+        if type(arg) is not str and is_loose(arg, inner):
+            return True
+    return False
 
 
 def first_match(pattern, node, work: Work) -> dict | None:
@@ -112,15 +117,18 @@ def first_match(pattern, node, work: Work) -> dict | None:
     bound variables of binders around them do not count.
     """
     work.spend(1)
-    if type(node) is type(pattern) and node.op == pattern.op:
+    op = node[0]
+    if op == pattern[0] and type(node) is type(pattern):
         match = match_term if type(node) is Term else match_formula
         found = match(pattern, node, {})
         if found is not None and not is_loose(node):
             return found
     elif type(pattern) is Term and pattern.op == "var" and pattern.args[0][0] == "?":
         raise Illegal("the pattern is a variable")
-    for arg in node.args:
-        if type(arg) is Term or type(arg) is Formula:
+    if op == "num" or op == "bound":
+        return None
+    for arg in node[1]:
+        if type(arg) is not str:
             found = first_match(pattern, arg, work)
             if found is not None:
                 return found
@@ -133,11 +141,9 @@ def abstracted(node, old, depth: int = 0):
         if type(old) is Formula:
             return HOLE
         return Term("bound", (depth,), old.sort)
-    inner = depth + 1 if node.op in QUANTIFIERS else depth
-    args = tuple(
-        [
-            abstracted(a, old, inner) if type(a) is Term or type(a) is Formula else a
-            for a in node.args
-        ]
-    )
-    return node if args == node.args else node._replace(args=args)
+    op, args = node[0], node[1]
+    if op == "var" or op == "num" or op == "bound":
+        return node
+    inner = depth + 1 if op in QUANTIFIERS else depth
+    new = tuple([a if type(a) is str else abstracted(a, old, inner) for a in args])
+    return node if new == args else node._replace(args=new)

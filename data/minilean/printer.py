@@ -49,33 +49,38 @@ def show_term(term: Term, least: int = 0) -> str:
     return f"({text})" if precedence < least else text
 
 
+@lru_cache(maxsize=1 << 16)
 def show_formula(formula: Formula, typed: bool = False) -> str:
     """The text of a formula without loose bound variables."""
-    return _show(formula, 0, True, typed)
-
-
-@lru_cache(maxsize=1 << 16)
-def _show(formula: Formula, least: int, last: bool, typed: bool) -> str:
-    """last: nothing follows that a quantifier at the end would swallow."""
-    op, args = formula
-    precedence, left, right = INFIX.get(op, (MAX_PRECEDENCE, 0, 0))
+    op, args = formula[0], formula[1]
     if op in RELATIONS:
+        _, left, right = INFIX[op]
         first = show_term(args[0], left)
         if typed and args[0].sort == INT and all(_untyped(a) for a in args):
             first = f"({show_term(args[0])} : ℤ)"
-        text = f"{first} {op} {show_term(args[1], right)}"
-    elif op in INFIX:
-        before = _show(args[0], left, False, typed)
-        text = f"{before} {op} {_show(args[1], right, True, typed)}"
-    elif op == "¬":
-        text = "¬" + _show(args[0], 40, True, typed)
-    elif op in QUANTIFIERS:
-        text = _quantified(formula, typed)
-    elif op == "prop":
+        return f"{first} {op} {show_term(args[1], right)}"
+    if op in INFIX:
+        _, left, right = INFIX[op]
+        before = _operand(args[0], left, False, typed)
+        return f"{before} {op} {_operand(args[1], right, True, typed)}"
+    if op == "¬":
+        return "¬" + _operand(args[0], 40, True, typed)
+    if op in QUANTIFIERS:
+        return _quantified(formula, typed)
+    if op == "prop":
         return " ".join([args[0], *(show_term(a, MAX_PRECEDENCE) for a in args[1:])])
-    else:
-        return op
-    if precedence < least or (not last and _ends_open(formula)):
+    return op
+
+
+def _operand(formula: Formula, least: int, last: bool, typed: bool) -> str:
+    """The text, in parentheses where its precedence is below `least`.
+
+    last: nothing follows that a quantifier at the end would swallow.
+    """
+    # one key each, in the cache, for what is shown alone and as a part
+    text = show_formula(formula, True) if typed else show_formula(formula)
+    op = formula[0]
+    if op in INFIX and INFIX[op][0] < least or (not last and _ends_open(formula)):
         return f"({text})"
     return text
 
@@ -115,18 +120,15 @@ def _quantified(formula: Formula, typed: bool) -> str:
         if bound and not typed:
             head = _groups(op, groups)
             relation, rest = bound
-            return f"{head}{op} {_show(relation, 0, True, False)}, " + _show(
-                rest, 0, True, typed
-            )
+            return f"{head}{op} {show_formula(relation)}, {show_formula(rest)}"
         if op == "∃" and typed:
-            rest = _show(body, 0, True, True)
-            return f"{op} {name} : {sort}, {rest}"
+            return f"{op} {name} : {sort}, {show_formula(body, True)}"
         if groups and (groups[-1][1] == sort or op == "∃"):
             groups[-1][0].append(name)
         else:
             groups.append(([name], sort))
         formula = body
-    return _groups(op, groups) + _show(formula, 0, True, typed)
+    return _groups(op, groups) + _operand(formula, 0, True, typed)
 
 
 def _groups(op: str, groups: list[tuple[list[str], str]]) -> str:
@@ -165,7 +167,7 @@ def show_signature(signature: Signature) -> str:
 def show_type(kind: Signature | Formula, typed: bool = False) -> str:
     if type(kind) is Signature:
         return show_signature(kind)
-    return show_formula(kind, typed)
+    return show_formula(kind, True) if typed else show_formula(kind)
 
 
 def show_statement(statement: Statement) -> str:
@@ -194,15 +196,22 @@ def grouped(
 @lru_cache(maxsize=1 << 14)
 def show_context(binders: tuple[Binder, ...]) -> str:
     """A line per type, `p q : Prop`, each ended by a newline."""
-    return "".join(
-        f"{' '.join(names)} : {show_type(kind)}\n" for names, kind in grouped(binders)
-    )
+    shown, before = [], None
+    for name, kind in binders:
+        if kind == before:
+            shown.append(f" {name}")
+            continue
+        if before is not None:
+            shown.append(f" : {show_type(before)}\n")
+        shown.append(name)
+        before = kind
+    return "".join(shown) + (f" : {show_type(before)}\n" if binders else "")
 
 
 def show_goal(binders: tuple[Binder, ...], goal: Formula, case: str = "") -> str:
     """One goal as Lean's goal view shows it: `case` line, hypotheses, `⊢ goal`."""
     tag = f"case {case}\n" if case else ""
-    return f"{tag}{show_context(binders)}⊢ {_show(goal, 0, True, False)}"
+    return f"{tag}{show_context(binders)}⊢ {show_formula(goal)}"
 
 
 def show_goals(goals: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ term with a "hole" for each new goal, in order. When no goal is left the templat
 all steps, taken from the last to the first, fill each other's holes.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from data.minilean import printer
@@ -13,6 +14,8 @@ from data.minilean.syntax import Binder, Formula, Signature, Statement
 
 # A state beyond these is refused: kinder to the reader than to the prover.
 MAX_GOALS, MAX_BINDERS, MAX_STEPS = 32, 40, 200
+# What a NamedTuple's constructor calls, in half the time: for what every step makes.
+_made = tuple.__new__
 
 
 class Goal(NamedTuple):
@@ -63,10 +66,12 @@ class Step(NamedTuple):
     template: Proof
 
 
+@lru_cache(maxsize=64)
 def hole(index: int = 0) -> Proof:
     return Proof("hole", (index,))
 
 
+@lru_cache(maxsize=1 << 12)
 def hypothesis(name: str) -> Proof:
     return Proof("hyp", (name,))
 
@@ -82,14 +87,16 @@ def goal_of(binders, target, case: str = "", hidden: frozenset = frozenset()) ->
 
 def after(state: State, step: Step) -> State:
     """The state once the first goal is replaced. Raises Illegal beyond the limits."""
-    goals = step.goals + state.goals[1:]
-    if len(goals) > MAX_GOALS or state.steps >= MAX_STEPS:
+    new, template = step
+    statement, goals, trace, steps = state
+    goals = new + goals[1:]
+    if len(goals) > MAX_GOALS or steps >= MAX_STEPS:
         raise Illegal("too many goals or steps", "limits")
-    for goal in step.goals:
+    for goal in new:
         if len(goal.binders) > MAX_BINDERS:
             raise Illegal("too many hypotheses", "limits")
-    trace = (step.template, len(step.goals), state.trace)
-    return State(state.statement, goals, trace, state.steps + 1)
+    trace = (template, len(new), trace)
+    return _made(State, (statement, goals, trace, steps + 1))
 
 
 def proof_of(state: State) -> Proof:
@@ -101,7 +108,9 @@ def proof_of(state: State) -> Proof:
     while trace is not None:
         template, holes, trace = trace
         if holes:
-            filling = [waiting.pop() for _ in range(holes)]
+            # they wait in the order of their holes, the first at the end
+            filling = waiting[: -holes - 1 : -1]
+            del waiting[-holes:]
             template = filled(template, filling)
         waiting.append(template)
     return waiting.pop()
@@ -109,18 +118,24 @@ def proof_of(state: State) -> Proof:
 
 def filled(template: Proof, filling: list[Proof]) -> Proof:
     """template with filling[i] for hole i; what is filled in is not looked into."""
-    op, args = template
+    op, args = template[0], template[1]
     if op == "hole":
         return filling[args[0]]
-    if op == "hyp" or op == "linear":
-        return template
-    new = tuple([filled(a, filling) if type(a) is Proof else a for a in args])
-    return Proof(op, new)
+    new = []
+    for arg in args:
+        if type(arg) is Proof:
+            kind = arg[0]
+            if kind == "hole":
+                arg = filling[arg[1][0]]
+            elif kind != "hyp" and kind != "linear":
+                arg = filled(arg, filling)
+        new.append(arg)
+    return _made(Proof, (op, tuple(new)))
 
 
 def scope_of(goal: Goal) -> dict[str, Signature | Formula]:
     """name -> type of what the goal shows."""
-    return dict(goal.binders)
+    return {binder[0]: binder[1] for binder in goal.binders}
 
 
 def show_state(state: State) -> str:
@@ -136,37 +151,34 @@ def show_goal(goal: Goal) -> str:
 # What tactics do to goals
 
 
-def fresh(goal: Goal, *names: str) -> None:
-    """Raises Illegal unless the names are new in the goal and differ."""
-    for i, name in enumerate(names):
-        if name in goal.hidden or name in names[:i]:
-            raise Illegal(f"{name} is in use: names must be new")
-        for binder in goal.binders:
-            if binder[0] == name:
-                raise Illegal(f"{name} is in use: names must be new")
-
-
 def with_binder(goal: Goal, name: str, kind: Signature | Formula) -> Goal:
     """The goal with one more hypothesis or variable, whose name must be new."""
-    fresh(goal, name)
     before, target, case, hidden, context = goal
-    binders = (*before, Binder(name, kind))
-    if before and before[-1].type == kind:  # it shares a line with the one before
+    if name in hidden:
+        raise Illegal(f"{name} is in use: names must be new")
+    for binder in before:
+        if binder[0] == name:
+            raise Illegal(f"{name} is in use: names must be new")
+    binders = (*before, _made(Binder, (name, kind)))
+    if before and before[-1][1] == kind:  # it shares a line with the one before
         return goal_of(binders, target, case, hidden)
     context = f"{context}{name} : {printer.show_type(kind)}\n"
-    return Goal(binders, target, case, hidden, context)
+    return _made(Goal, (binders, target, case, hidden, context))
 
 
 def without(goal: Goal, name: str) -> Goal:
     """The goal without the hypothesis `name`."""
-    binders = tuple([binder for binder in goal.binders if binder[0] != name])
-    return goal_of(binders, goal.target, goal.case, goal.hidden)
+    binders, target, case, hidden, _ = goal
+    binders = tuple([binder for binder in binders if binder[0] != name])
+    return goal_of(binders, target, case, hidden)
 
 
 def with_target(goal: Goal, target: Formula, tag: str = "") -> Goal:
     """The goal with another target, its case tag lengthened by `tag`."""
-    case = tagged(goal, tag) if tag else goal.case
-    return Goal(goal.binders, target, case, goal.hidden, goal.context)
+    binders, _, case, hidden, context = goal
+    if tag:
+        case = f"{case}.{tag}" if case else tag
+    return _made(Goal, (binders, target, case, hidden, context))
 
 
 def formula_of(goal: Goal, name: str) -> Formula:

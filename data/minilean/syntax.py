@@ -37,9 +37,12 @@ SORTS = (NAT, INT)
 RELATIONS = ("=", "≠", "<", "≤", ">", "≥")
 CONNECTIVES = ("∧", "∨", "→", "↔")
 QUANTIFIERS = ("∀", "∃")
+OPERATIONS = ("+", "*", "-", "^", "neg")
+DEFINED = frozenset("¬≠>≥")  # by the others, see `exposed`
 # Beyond these a formula is refused: recursion below is bounded by the depth.
 MAX_DEPTH, MAX_NODES, MAX_DIGITS = 80, 2000, 60
-_TOO_LARGE = 10**MAX_DIGITS
+# What a NamedTuple's own constructor calls, in half the time: for what is made most.
+_made = tuple.__new__
 
 
 class Term(NamedTuple):
@@ -182,28 +185,38 @@ def replace(node: Term | Formula, leaf, depth: int = 0):
 
     depth: binders between the root and the leaf. Shares what does not change.
     """
-    if type(node) is Term:
-        op, args, sort = node
-        if op == "var" or op == "bound":
-            return leaf(node, depth)
-        if op == "num":
-            return node
-        new = tuple([a if type(a) is str else replace(a, leaf, depth) for a in args])
-        return node if new == args else Term(op, new, sort)
-    op, args = node
+    op, args = node[0], node[1]
+    if op == "var" or op == "bound":
+        return leaf(node, depth)
+    if op == "num":
+        return node
     if op in QUANTIFIERS:
-        body = replace(args[2], leaf, depth + 1)
-        return node if body == args[2] else Formula(op, (args[0], args[1], body))
-    new = tuple([a if type(a) is str else replace(a, leaf, depth) for a in args])
-    return node if new == args else Formula(op, new)
+        depth += 1
+    changed, new = False, []
+    for old in args:
+        part = old
+        if type(old) is not str:
+            kind = old[0]
+            if kind == "var" or kind == "bound":
+                part = leaf(old, depth)
+            elif kind != "num":
+                part = replace(old, leaf, depth)
+            if part is not old:
+                changed = True
+        new.append(part)
+    if not changed:
+        return node
+    if type(node) is Term:
+        return _made(Term, (op, tuple(new), node[2]))
+    return _made(Formula, (op, tuple(new)))
 
 
 def abstract(node, name: str):
     """node with the variable `name` as the bound variable 0 of a binder around it."""
 
     def leaf(term, depth):
-        if term.op == "var" and term.args[0] == name:
-            return Term("bound", (depth,), term.sort)
+        if term[1][0] == name and term[0] == "var":
+            return Term("bound", (depth,), term[2])
         return term
 
     return replace(node, leaf)
@@ -213,7 +226,7 @@ def instantiate(body, term: Term):
     """body with term for its bound variable 0; term itself has no loose ones."""
 
     def leaf(old, depth):
-        return term if old.op == "bound" and old.args[0] == depth else old
+        return term if old[1][0] == depth and old[0] == "bound" else old
 
     return replace(body, leaf)
 
@@ -222,7 +235,7 @@ def substitute(node, name: str, term: Term):
     """node with term for the variable `name`."""
 
     def leaf(old, depth):
-        return term if old.op == "var" and old.args[0] == name else old
+        return term if old[1][0] == name and old[0] == "var" else old
 
     return replace(node, leaf)
 
@@ -277,21 +290,23 @@ def within_limits(node) -> bool:
 
 def is_closed(term: Term) -> bool:
     """No variable, function or bound variable occurs in term."""
-    return term.op == "num" or (
-        term.op not in ("var", "bound", "app") and all(is_closed(a) for a in term.args)
-    )
+    op, args = term[0], term[1]
+    if op in ("num", "var", "bound", "app"):
+        return op == "num"
+    return all(map(is_closed, args))
 
 
 def exposed(formula: Formula) -> Formula:
     """¬ and ≠ as the implications that they are, > and ≥ turned round."""
-    op, args = formula
+    op = formula[0]
+    if op not in DEFINED:
+        return formula
+    args = formula[1]
     if op == "¬":
         return Formula("→", (args[0], FALSE))
     if op == "≠":
         return Formula("→", (Formula("=", args), FALSE))
-    if op == ">" or op == "≥":
-        return Formula("<" if op == ">" else "≤", (args[1], args[0]))
-    return formula
+    return Formula("<" if op == ">" else "≤", (args[1], args[0]))
 
 
 def comparison(formula: Formula) -> tuple[str, Term, Term] | None:
@@ -327,85 +342,3 @@ def normal(formula: Formula) -> Formula:
     if op in QUANTIFIERS:
         return Formula(op, ("", args[1], normal(args[2])))
     return formula
-
-
-# Well-formedness: what a Formula must satisfy to mean something in a context
-
-
-def term_fault(term, scope: Mapping, bound: tuple[str, ...] = ()) -> str | None:
-    """What is wrong with term, or None.
-
-    scope: name -> Signature (others are ignored); bound: sorts of the binders around
-    it, the nearest first. Limits of size must have been checked before.
-    """
-    if type(term) is not Term or term.sort not in SORTS:
-        return "not a term"
-    op, args, sort = term
-    if op == "var":
-        found = scope.get(args[0])
-        known = type(found) is Signature and found == ((), sort)
-        return None if known else f"unknown variable {args[0]}"
-    if op == "num":
-        good = type(args[0]) is int and 0 <= args[0] < _TOO_LARGE
-        return None if good else "a numeral out of range"
-    if op == "bound":
-        index = args[0]
-        good = type(index) is int and 0 <= index < len(bound) and bound[index] == sort
-        return None if good else "a loose bound variable"
-    if op == "app":
-        sorts = tuple([a.sort if type(a) is Term else "?" for a in args[1:]])
-        if not sorts or scope.get(args[0]) != (sorts, sort):
-            return f"{args[0]} is not a function of these arguments"
-        args = args[1:]
-    elif op not in ("+", "*", "-", "^", "neg"):
-        return "not a term"
-    elif len(args) != (1 if op == "neg" else 2):
-        return "wrong number of arguments"
-    else:
-        last = NAT if op == "^" else sort
-        if type(args[0]) is not Term or type(args[-1]) is not Term:
-            return "not a term"
-        if args[-1].sort != last or (op != "neg" and args[0].sort != sort):
-            return f"the sorts of {op} do not match"
-        if sort == NAT and op in ("-", "neg"):
-            return "subtraction on ℕ is not part of this subset"
-    for arg in args:
-        fault = term_fault(arg, scope, bound)
-        if fault:
-            return fault
-    return None
-
-
-def formula_fault(formula, scope: Mapping, bound: tuple[str, ...] = ()) -> str | None:
-    """What is wrong with formula, or None; arguments as of `term_fault`."""
-    if type(formula) is not Formula:
-        return "not a formula"
-    op, args = formula
-    if op == "prop":
-        if len(args) == 1:
-            return None if scope.get(args[0]) == PROP else f"{args[0]} is unknown"
-        sorts = tuple([a.sort if type(a) is Term else "?" for a in args[1:]])
-        if scope.get(args[0]) != (sorts, "Prop"):
-            return f"{args[0]} is not a predicate of these arguments"
-        return next((f for a in args[1:] if (f := term_fault(a, scope, bound))), None)
-    if op in CONNECTIVES:
-        if len(args) != 2:
-            return "wrong number of arguments"
-        return formula_fault(args[0], scope, bound) or formula_fault(
-            args[1], scope, bound
-        )
-    if op == "¬":
-        if len(args) != 1:
-            return "wrong number of arguments"
-        return formula_fault(args[0], scope, bound)
-    if op in RELATIONS:
-        if len(args) != 2 or any(type(a) is not Term for a in args):
-            return "a relation is between two terms"
-        if args[0].sort != args[1].sort:
-            return f"{op} between different sorts"
-        return term_fault(args[0], scope, bound) or term_fault(args[1], scope, bound)
-    if op in QUANTIFIERS:
-        if len(args) != 3 or type(args[0]) is not str or args[1] not in SORTS:
-            return "not a quantifier"
-        return formula_fault(args[2], scope, (args[1], *bound))
-    return None if formula in (TRUE, FALSE) else "not a formula"

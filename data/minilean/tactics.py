@@ -72,9 +72,10 @@ def run(state: State, text: str, budget: int = BUDGET) -> State | Fault:
 
 def act(goal: Goal, tactic: script.Tactic, work: Work) -> Step:
     """What a tactic makes of a goal. Raises Illegal, ValueError for the budget."""
-    if tactic.head == "have":
-        return _have(goal, tactic.args, work)
-    return TACTICS[tactic.head](goal, tactic.args, work)
+    head, args = tactic
+    if head == "have":
+        return _have(goal, args, work)
+    return TACTICS[head](goal, args, work)
 
 
 def _have(goal: Goal, args: tuple, work: Work) -> Step:

@@ -11,7 +11,8 @@ from data.minilean import polynomials, syntax
 from data.minilean.kernel import Proof, check
 from data.minilean.parser import parse_formula, parse_statement, parse_term
 from data.minilean.polynomials import Work
-from data.minilean.syntax import INT, INT_TYPE, NAT, NAT_TYPE, var
+from data.minilean.syntax import INT, INT_TYPE, NAT, NAT_TYPE, Formula, Term, var
+from data.minilean.wellformed import formula_fault, term_fault
 
 
 def P(op, *args):
@@ -188,6 +189,38 @@ def test_ill_formed_contexts_are_refused():
     p = syntax.Binder("p", syntax.PROP)
     assert check((p, h), hyp("h"), syntax.prop("p")).ok
     assert not check((p, p, h), hyp("h"), syntax.prop("p")).ok
+
+
+P_PROP, N, ONE_INT = syntax.prop("p"), var("n", NAT), syntax.num(1, INT)
+LOOSE = Term("bound", (0,), INT)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [Formula("∧", (P_PROP,)), Formula("∧", (P_PROP, X)), Formula("¬", (X,)),
+     Formula("∧", (P_PROP, ("prop", ("p",)))), Formula("prop", ("p", X)),
+     syntax.prop("x"), syntax.prop("no"), syntax.prop("P"), syntax.prop("P", N),
+     syntax.prop("P", P_PROP), syntax.prop("P", X, X), syntax.equals(X, N),
+     Formula("=", (X,)), Formula("=", (X, P_PROP)), Formula("True", (1,)),
+     Formula("∀", ("x", "Prop", P_PROP)), Formula("∃", ("x", INT, X)),
+     syntax.prop("P", LOOSE), syntax.forall("k", NAT, syntax.prop("P", LOOSE)),
+     Formula("no", ()), var("y", INT), var("x", NAT), var("P", INT), LOOSE,
+     Term("num", (True,), INT), Term("num", (1.0,), INT), Term("num", (-1,), INT),
+     Term("num", (10**60,), INT), Term("-", (N, N), NAT), Term("neg", (N,), NAT),
+     Term("+", (X, N), INT), Term("^", (X, X), INT), Term("^", (X, N), "Prop"),
+     Term("%", (X, X), INT), Term("+", (X,), INT), Term("app", ("x", X), INT),
+     Term("*", (X, P_PROP), INT), None, "p", ("prop", ("p",))],
+)  # fmt: skip
+def test_ill_formed_nodes_are_found_wherever_they_are(node):
+    """Alone, below a connective, below a quantifier, and as part of a term."""
+    scope = {"p": syntax.PROP, "x": INT_TYPE, "n": NAT_TYPE, "h": P_PROP,
+             "P": syntax.Signature((INT,), "Prop")}  # fmt: skip
+    assert formula_fault(syntax.prop("P", X), scope) is None
+    assert formula_fault(node, scope) and term_fault(node, scope)
+    places = [Formula("→", (P_PROP, node)), Formula("∀", ("k", NAT, node)),
+              Formula("=", (Term("+", (ONE_INT, node), INT), X))]  # fmt: skip
+    for formula in places:
+        assert formula_fault(formula, scope), formula
 
 
 # Polynomials

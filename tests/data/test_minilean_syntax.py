@@ -10,6 +10,7 @@ from data.minilean import parser, printer, syntax
 from data.minilean.parser import ParseError, parse_formula, parse_statement, parse_term
 from data.minilean.printer import show_formula, show_goal, show_statement
 from data.minilean.syntax import INT, NAT, PROP, Binder, Formula, Signature
+from data.minilean.wellformed import formula_fault
 
 SCOPE = {
     "p": PROP,
@@ -117,7 +118,7 @@ def test_formulas_are_read_back(formula):
     back = parse_formula(text, SCOPE)
     assert syntax.normal(back) == syntax.normal(formula)
     assert show_formula(back, typed=True) == text
-    assert syntax.formula_fault(formula, SCOPE) is None
+    assert formula_fault(formula, SCOPE) is None
     assert show_formula(back) == show_formula(formula)
 
 
@@ -161,7 +162,7 @@ def test_any_text_is_read_or_refused(text):
         formula = parse_formula(text, SCOPE)
     except ParseError:
         return
-    assert syntax.formula_fault(formula, SCOPE) is None
+    assert formula_fault(formula, SCOPE) is None
 
 
 # How Lean 4 with Mathlib reads and prints: text, and its goal view if that differs.
