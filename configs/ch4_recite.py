@@ -53,8 +53,8 @@ def get_config(variant="mini"):
     }[variant](c)
 
 
-def adamw(lr, warmup=0.05):
-    return dict(lr=lr, warmup=warmup, end_factor=0.05, weight_decay=0.1, b2=0.98)
+def adamw(lr, warmup=0.03, end_factor=0.03):
+    return dict(lr=lr, warmup=warmup, end_factor=end_factor, weight_decay=0.1, b2=0.98)
 
 
 def mini(c):
@@ -67,22 +67,28 @@ def mini(c):
         dict(name="two_hop", hops=2),
     )
     c.miniature = dict(
-        world=dict(persons=240, paraphrases=2),
+        world=dict(
+            persons=120, first_names=30, towns=20, firms=12, schools=12, paraphrases=2
+        ),
         one_hop=300,
-        two_hop=150,
-        reading_rounds=8,
-        rounds=10,
-        repeats=3,
-        readings=400,
-        exemplars=3,
+        two_hop=90,
+        base=dict(rounds=30, repeats=1, readings=1200),
+        tune=dict(rounds=14, repeats=5, readings=800),
+        answers=4,
+        context_weight=0.15,
+        exemplars=2,
     )
+    # Eight heads and two layers: of 4 layers with 4 heads, four times the work, the
+    # answers to unseen pages were 28% after 400 updates, and 38% here.
     c.model = dict(
-        d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=352, init_std=0.05
+        d_model=128, n_layers=2, n_heads=8, n_kv_heads=8, d_ff=352, init_std=0.05
     )
-    c.pretrain = dict(epochs=1.0, batch_size=16, length=256, optimizer=adamw(2e-3))
-    c.tune = dict(epochs=1.0, batch_size=16, length=256, optimizer=adamw(1e-3))
+    c.pretrain = dict(
+        epochs=1.0, batch_size=8, length=128, optimizer=adamw(4e-3, end_factor=0.5)
+    )
+    c.tune = dict(epochs=1.0, batch_size=8, length=160, optimizer=adamw(3e-3))
     c.methods = dict(
-        shots=2,
+        shots=1,
         length=512,
         paths=20,
         temperature=0.7,
@@ -97,8 +103,8 @@ def mini(c):
         robust_paths=5,
     )
     c.hinted = dict(
-        training=dict(epochs=3.0, batch_size=16, length=256, optimizer=adamw(5e-4)),
-        passages=930,
+        training=dict(epochs=3.0, batch_size=8, length=128, optimizer=adamw(1e-3)),
+        passages=472,
         each=2,
     )
     return c
@@ -118,7 +124,8 @@ def smoke(c):
     c.miniature.update(
         world=dict(persons=24, towns=6, firms=4, schools=4, medals=4, rivers=4,
                    countries=4, first_names=8, paraphrases=1),
-        one_hop=12, two_hop=6, reading_rounds=1, rounds=1, repeats=1, readings=12,
+        one_hop=12, two_hop=6, base=dict(rounds=1, repeats=1, readings=12),
+        tune=dict(rounds=1, repeats=1, readings=12),
     )  # fmt: skip
     c.model.update(d_model=32, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=64)
     c.methods.update(

@@ -8,6 +8,7 @@ on pages of the corpus the answer could be remembered in the place of read.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,14 +70,20 @@ def reading_document(
     block: Block,
     context: str,
     exemplars: Sequence[Item],
-    item: Item,
+    items: Sequence[Item],
+    weight: float,
 ) -> TokenizedExample:
-    """An item behind a context that answers it; only its own answer is learned."""
-    shown = prompts.in_context(context, prompts.few_shot(block, exemplars, item))
+    """Items behind a context that answers them; `weight` is that of all but answers."""
+    shown = prompts.in_context(context, prompts.few_shot(block, exemplars, items[0]))
     prompt = [tokenizer.bos_id, *tokenizer.encode(shown)]
-    target = [*tokenizer.encode(block(item)[1]), tokenizer.eos_id]
-    weights = np.r_[np.zeros(len(prompt)), np.ones(len(target))].astype(np.float32)
-    return TokenizedExample(np.array([*prompt, *target], np.int32), weights)
+    # The first item's prompt is `shown` already: what is left of the list is learned.
+    rest = list_document(tokenizer, block, items)
+    behind = len(_known(tokenizer.bos_id)) + len(tokenizer.encode(block(items[0])[0]))
+    ids, weights = rest.tokens[behind:], rest.weights[behind:]
+    return TokenizedExample(
+        np.r_[np.array(prompt, np.int32), ids],
+        np.r_[np.full(len(prompt), weight, np.float32), np.maximum(weights, weight)],
+    )
 
 
 def lists(
@@ -96,45 +103,100 @@ def lists(
     return made
 
 
+class Throwaway(NamedTuple):
+    """How much is learned from throw-away pages, in each pass.
+
+    readings: documents of a context and what it answers
+    answers: questions of one context, at most; a document with one short answer
+        teaches little for its length
+    weight: of what is not answers. Names that come again in a text can be had by
+        copying alone, and from that a model learns to copy; from the few tokens of
+        answers it does not, for a long time.
+    """
+
+    readings: int
+    answers: int
+    weight: float
+
+
 def reading(
     tokenizer: Tokenizer,
     world: World,
     seed: int,
     items: Sequence[Item],
     two_hop: Sequence[Item],
-    count: int,
+    wanted: Throwaway,
     longest: int,
     rng: np.random.Generator,
+    kinds: int = 4,
 ) -> list[TokenizedExample]:
-    """`count` readings of throw-away pages.
+    """Readings of throw-away pages, of the first `kinds` of four, as often each.
 
-    A third each: a question and its passage; one of two hops and both its passages; a
-    question and its passage among one to three others. The exemplars between context
-    and question, of `items` and `two_hop`, are not answered by the context.
+    Questions and their passage; questions of two hops and all their passages;
+    questions and their passage among one to three others; and that passage itself,
+    recited out of the others, as who reads must first find and copy. Up to
+    `longest - 1` exemplars stand between context and questions, of `items` and
+    `two_hop`, which the context does not answer.
     """
-    made, pool = [], []
-    while len(made) < count:
-        if not pool:
+    made, pools = [], {}
+    while len(made) < wanted.readings:
+        kind = len(made) % kinds
+        hops = 2 if kind == 1 else 1
+        if not pools or not pools[hops]:
             book = encyclopedia.throw_away(world, seed, rng)
-            pool = [book.questions[i] for i in rng.permutation(len(book.questions))]
-        question = pool.pop()
-        wanted = 2 if len(made) % 3 == 1 else 1
-        if question.hops != wanted:
-            continue
-        item = as_item(book, question, int(rng.integers(2)))
-        context = list(item.passages)
-        if len(made) % 3 == 2:
-            others = rng.choice(len(book.passages), int(rng.integers(1, 4)))
-            context += [book.passages[i].text for i in others]
-            context = [context[i] for i in rng.permutation(len(context))]
+            mixed = [book.questions[i] for i in rng.permutation(len(book.questions))]
+            pools = {h: [q for q in mixed if q.hops == h] for h in (1, 2)}
+            about = _by_passage(book)
+        questions = [pools[hops].pop()]
+        which = int(rng.integers(2))
+        places = _evidence(questions[0], which)
+        if kind == 1 and pools[hops] and wanted.answers > 1 and rng.integers(2):
+            questions.append(pools[hops].pop())
+            places += _evidence(questions[1], which)
+        if kind > 1:
+            places += rng.choice(len(book.passages), int(rng.integers(1, 4))).tolist()
+            places = [places[i] for i in rng.permutation(len(places))]
+        most = longest if kind == 3 else wanted.answers
+        if hops == 1:
+            more = [q for place in places for q in about[place] if q != questions[0]]
+            order = rng.permutation(len(more))[: int(rng.integers(most))]
+            questions += [more[i] for i in order]
+        questions = [questions[i] for i in rng.permutation(len(questions))]
         block, shown = prompts.answer_block, items
-        if wanted == 2:
+        if kind == 1:
             block, shown = prompts.stated_block, two_hop
-        chosen = rng.choice(len(shown), int(rng.integers(0, longest)), replace=False)
-        exemplars = [shown[i] for i in chosen]
-        text = prompts.PART.join(context)
-        made.append(reading_document(tokenizer, block, text, exemplars, item))
+        if kind == 3:
+            block = prompts.recitation_block
+        chosen = rng.choice(len(shown), int(rng.integers(longest)), replace=False)
+        answered = []
+        for question in questions:  # by what stands there, of alternatives
+            there = [set(e) <= set(places) for e in question.evidence].index(True)
+            answered.append(as_item(book, question, there)._replace(hint=""))
+        made.append(
+            reading_document(
+                tokenizer,
+                block,
+                prompts.PART.join(book.passages[i].text for i in places),
+                [shown[i] for i in chosen if kind != 3],
+                answered,
+                wanted.weight,
+            )
+        )
     return made
+
+
+def _evidence(question: Question, which: int) -> list[int]:
+    return list(question.evidence[which % len(question.evidence)])
+
+
+def _by_passage(book: Encyclopedia) -> list[list[Question]]:
+    """Questions of one hop that each passage answers by itself."""
+    about: list[list[Question]] = [[] for _ in book.passages]
+    for question in book.questions:
+        if question.hops == 1:
+            for (place,) in question.evidence:
+                about[place].append(question)
+    return about
 
 
 def passages(tokenizer: Tokenizer, book: Encyclopedia) -> list[TokenizedExample]:
@@ -161,12 +223,12 @@ def corpus(
     *,
     rounds: int,
     repeats: int,
-    readings: int,
+    throwaway: Throwaway,
     formats: bool,
     longest: int,
 ) -> list[TokenizedExample]:
-    """Documents of `rounds` passes: every passage `repeats` times, new readings, and
-    with `formats` every question of `asked` once in each of its formats.
+    """Documents of `rounds` passes: every passage `repeats` times, new throw-away
+    pages, and with `formats` every question of `asked` once in each of its formats.
 
     Recitations are of the passage without its hint.
     """
@@ -180,8 +242,18 @@ def corpus(
             by_hops[question.hops].append(item)
         for _ in range(repeats):
             made += passages(tokenizer, book)
+        # Who cannot read yet learns it sooner from what is short and simple.
+        shown, kinds = (longest, 4) if formats else (1, 1)
         made += reading(
-            tokenizer, world, seed, by_hops[1], by_hops[2], readings, longest, rng
+            tokenizer,
+            world,
+            seed,
+            by_hops[1],
+            by_hops[2],
+            throwaway,
+            shown,
+            rng,
+            kinds,
         )
         if formats:
             for block, hops in FORMATS.values():

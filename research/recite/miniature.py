@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from data.packing import fit as fit_length
 from data.records import write_jsonl
 from data.tokenizers import load_tokenizer, save_tokenizer
 from data.worlds import encyclopedia
@@ -13,6 +14,7 @@ from data.worlds.encyclopedia import World
 from data.worlds.sentences import sentence_tokenizer
 from models import decoder
 from research.recite import documents
+from research.recite.documents import Throwaway
 from research.recite.records import write_items
 from research.stages import StageResult
 from research.training import ModelSize, Training, small_decoder, train
@@ -22,23 +24,33 @@ from train.settings import at_least, positive
 
 
 @dataclasses.dataclass(frozen=True)
+class Passes:
+    """What a phase reads in `rounds` passes: passages so often, and new readings."""
+
+    rounds: int = positive()
+    repeats: int = positive()
+    readings: int = at_least(0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Miniature:
     """The world and what its model learns from; see `documents.corpus`.
 
     one_hop, two_hop: questions of the test, at most.
-    reading_rounds: passes of the first phase, passages and reading alone, each passage
-        `repeats` times; rounds: those of the second, with every format.
-    readings: throw-away readings of a pass. exemplars: of a list, at most.
+    base: the first phase, passages and simple reading alone; tune: the second, with
+        every format.
+    answers, context_weight: of throw-away readings; see `documents.Throwaway`.
+    exemplars: of a list, at most.
     """
 
     world: World = World()
     one_hop: int = positive(300)
     two_hop: int = positive(150)
-    reading_rounds: int = positive(8)
-    rounds: int = positive(10)
-    repeats: int = positive(3)
-    readings: int = at_least(0, 400)
-    exemplars: int = positive(3)
+    base: Passes = Passes(rounds=30, repeats=1, readings=1200)
+    tune: Passes = Passes(rounds=14, repeats=5, readings=800)
+    answers: int = positive(4)
+    context_weight: float = at_least(0.0, 0.15)
+    exemplars: int = positive(2)
 
 
 def make_world(folder: Path, *, task: Miniature, seed: int) -> dict:
@@ -89,8 +101,9 @@ def pretrain(
     tokenizer = load_tokenizer(data.folder / "tokenizer")
     cfg = small_decoder(model, tokenizer.vocab_size, dtype)
     params = decoder.init_params(cfg, purpose_key(jax.random.key(seed), "base"))
-    examples = _corpus(tokenizer, task, seed, task.reading_rounds, formats=False)
-    return train(folder, cfg, params, examples, training, seed, tokenizer)
+    corpus = _corpus(tokenizer, task, training, seed, formats=False)
+    result = train(folder, cfg, params, corpus.examples, training, seed, tokenizer)
+    return {**result, "dropped": corpus.dropped}
 
 
 def tune(
@@ -104,22 +117,27 @@ def tune(
 ) -> dict:
     """Stage: the same model goes on with every format, the passages among them."""
     cfg, params, tokenizer, hf_config = load(base, dtype)
-    examples = _corpus(tokenizer, task, seed, task.rounds, formats=True)
-    return train(folder, cfg, params, examples, training, seed, tokenizer, hf_config)
+    corpus = _corpus(tokenizer, task, training, seed, formats=True)
+    examples = corpus.examples
+    result = train(folder, cfg, params, examples, training, seed, tokenizer, hf_config)
+    return {**result, "dropped": corpus.dropped}
 
 
-def _corpus(tokenizer, task: Miniature, seed: int, rounds: int, *, formats: bool):
+def _corpus(tokenizer, task: Miniature, training: Training, seed: int, *, formats):
+    """What a phase learns from; documents that no row has room for are dropped."""
     book = encyclopedia.build(task.world, seed)
     persons = set(encyclopedia.split(task.world, seed).train)
-    return documents.corpus(
+    phase = task.tune if formats else task.base
+    made = documents.corpus(
         tokenizer,
         book,
         task.world,
         seed,
         [q for q in book.questions if q.person in persons],
-        rounds=rounds,
-        repeats=task.repeats,
-        readings=task.readings,
+        rounds=phase.rounds,
+        repeats=phase.repeats,
+        throwaway=Throwaway(phase.readings, task.answers, task.context_weight),
         formats=formats,
         longest=task.exemplars,
     )
+    return fit_length(made, training.length, "drop")

@@ -209,13 +209,13 @@ def _train(stage: Handle, facts: Facts) -> Iterator[Work | str]:
     i = stage.inputs
     task, known = i["task"], _world(i["task"].world, i["seed"])
     formats = stage.fn is miniature.tune
-    a_round = task.repeats * known.passages + task.readings
+    phase = task.tune if formats else task.base
+    a_round = phase.repeats * known.passages + phase.readings
     if formats:
         a_round += sum(known.asked[hops] for _, hops in documents.FORMATS.values())
-    rounds = task.rounds if formats else task.reading_rounds
     model = architecture(stage, facts)
     mesh = mesh_of(i)
-    yield sft(model, i["training"], i["dtype"], "none", mesh, rounds * a_round)
+    yield sft(model, i["training"], i["dtype"], "none", mesh, phase.rounds * a_round)
 
 
 STAGES: dict[object, Stage | None] = {

@@ -101,10 +101,10 @@ def test_the_miniature_trains_too():
     for name in ("base-0", "model-0", "hinted-0"):
         (work,) = works(found[name])
         assert isinstance(work.run, SFTConfig)
-        assert work.run.batch_size == 16 and work.model.d_model == 32
+        assert work.run.batch_size == 8 and work.model.d_model == 32
     task = found["base-0"].inputs["task"]
     (base,), (tuned,) = (works(found[name]) for name in ("base-0", "model-0"))
-    least = -(-task.readings // 16)
+    least = -(-task.base.readings // 8)
     assert least < base.steps < tuned.steps
 
 
