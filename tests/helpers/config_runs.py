@@ -137,7 +137,8 @@ RECITE = dict.fromkeys(
     ("mini", "report", "smoke"),
     "seeds=(0,) miniature.world.persons=24 miniature.one_hop=4 miniature.two_hop=3 "
     "miniature.base.rounds=1 miniature.base.readings=6 miniature.tune.rounds=1 "
-    "miniature.tune.repeats=1 miniature.tune.readings=6 model.d_model=32 model.n_layers=2 model.n_heads=2 "
+    "miniature.tune.repeats=1 miniature.tune.readings=6 "
+    "model.d_model=32 model.n_layers=2 model.n_heads=2 "
     "model.n_kv_heads=2 model.d_ff=64 methods.paths=2 methods.counts=(1,2) "
     "methods.recitation_tokens=12 methods.robust_questions=2 methods.robust_paths=1 "
     "methods.exemplar_seeds=2 methods.slots=8 hinted.passages=6 hinted.each=1",

@@ -162,7 +162,9 @@ def test_process_0_alone_prints(straight):
             r"|Expected number of connected peer ranks is : "
         )
         lines = re.sub(pieces, "", ended.out).splitlines()
-        return [line.split(":")[0] for line in lines if not re.fullmatch(r"[\d ]*", line)]
+        return [
+            line.split(":")[0] for line in lines if not re.fullmatch(r"[\d ]*", line)
+        ]
 
     assert said(first) == said(alone) and said(first)[-1] == "model"
     assert said(second) == []
