@@ -68,12 +68,12 @@ def mini(c):
     )
     c.miniature = dict(
         world=dict(
-            persons=120, first_names=30, towns=20, firms=12, schools=12, paraphrases=2
+            persons=240, first_names=120, towns=20, firms=12, schools=12, paraphrases=2
         ),
         one_hop=300,
-        two_hop=90,
-        base=dict(rounds=30, repeats=1, readings=1200),
-        tune=dict(rounds=14, repeats=5, readings=800),
+        two_hop=150,
+        base=dict(rounds=26, repeats=1, readings=1200),
+        tune=dict(rounds=8, repeats=4, readings=900),
         answers=4,
         context_weight=0.15,
         exemplars=2,
@@ -104,7 +104,7 @@ def mini(c):
     )
     c.hinted = dict(
         training=dict(epochs=3.0, batch_size=8, length=128, optimizer=adamw(1e-3)),
-        passages=472,
+        passages=912,
         each=2,
     )
     return c
