@@ -14,7 +14,7 @@ a batch; their candidates are checked while the model writes those of others.
 import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from research.lean_star.checking import Checker
@@ -79,7 +79,7 @@ class _Search:
     def __init__(self, place: int, theorem: Theorem, rules: BestFirst, score: str):
         self.place, self.theorem, self.rules, self.score = place, theorem, rules, score
         self.counts: Counter = Counter()
-        self.crashed, self.done = "", False
+        self.crashed = ""
         self.nodes: list[Node] = []
         self.states: dict[int, State] = {}  # of nodes that may be expanded
         self.queue: list[tuple[float, int]] = []
@@ -87,10 +87,9 @@ class _Search:
         self.expansions = 0
         self.proof: int | None = None
 
-    def open(self, env: Environment) -> None:
-        found = env.start(self.theorem)
+    def open(self, found: State | Crashed) -> None:
         if isinstance(found, Crashed):
-            self.crashed, self.done = found.reason, True
+            self.crashed = found.reason
             return
         self._add(-1, "", "", 0.0, found)
 
@@ -105,7 +104,8 @@ class _Search:
 
     def pop(self) -> int | None:
         """The state to expand next; None when the search is over."""
-        while not self.done and self.queue and self.expansions < self.rules.expansions:
+        most = self.rules.expansions
+        while self.proof is None and self.queue and self.expansions < most:
             _, place = heapq.heappop(self.queue)
             state = self.states[place]
             if state.key in self.visited:
@@ -114,19 +114,20 @@ class _Search:
             self.expansions += 1
             self.nodes[place] = self.nodes[place]._replace(expanded=self.expansions)
             return place
-        self.done = True
         return None
 
     def settle(self, place: int, written: Sequence[Written], results: dict) -> None:
         """Applies the results of an expansion, the best candidate first."""
         parent, failed = self.nodes[place], []
+        if any(one.cut for one in written):  # all have the same prompt
+            self.counts["cut"] += 1
         for i, one in enumerate(written):
             result = results[self.place, i]
             tally(self.counts, result, one.tokens, True)
             cost = parent.cost - one.scores[self.score]
             if isinstance(result, Proved):
                 self._add(place, one.output, one.tactic, cost, None)
-                self.proof, self.done = len(self.nodes) - 1, True
+                self.proof = len(self.nodes) - 1
                 break
             if isinstance(result, Progress):
                 if result.state.key not in self.visited:
@@ -146,8 +147,8 @@ class _Search:
                 at = node.parent
             proved = (self.expansions,)
             proofs = (Proof(0, self.expansions, tuple(reversed(steps))),)
-        self.counts["expansions"] += self.expansions
-        found = (self.theorem, proved, proofs, self.counts, self.crashed)
+        counts = Counter(self.counts, expansions=self.expansions)
+        found = (self.theorem, proved, proofs, counts, self.crashed)
         return Outcome(*found, tree=tuple(self.nodes))
 
 
@@ -158,19 +159,24 @@ def search(
     rules: BestFirst,
     *,
     score: str = "mean",
-    on_round=None,
+    places: Sequence[int] | None = None,
+    on_done: Callable[[int, Outcome], None] | None = None,
 ) -> Searched:
     """Tries to prove every theorem; every outcome has its `tree`.
 
-    on_round: called with the number of theorems that are done, after every batch.
-    Raises ValueError for a score that is not one of SCORES.
+    places, on_done: see `search.sample`. Raises ValueError for a score that is not one
+    of SCORES.
     """
     if score not in SCORES:
         raise ValueError(f"score: expected one of {SCORES}, got {score!r}")
     began = time.perf_counter()
-    searches = [_Search(i, t, rules, score) for i, t in enumerate(theorems)]
-    for one in searches:
-        one.open(env)
+    if places is None:
+        places = range(len(theorems))
+    searches = [
+        _Search(*of_one, rules, score) for of_one in zip(places, theorems, strict=True)
+    ]
+    for one, found in zip(searches, env.start_many(theorems), strict=True):
+        one.open(found)
     waves = deque((w, searches[w :: rules.waves]) for w in range(rules.waves))
     asked: dict[int, list[tuple[_Search, int]]] = {}
     best: dict[int, dict[int, list[Written]]] = {}
@@ -183,11 +189,13 @@ def search(
                 one.settle(place, best[wave][one.place], results)
             popped = [(one, one.pop()) for one in members]
             asked[wave] = [(one, place) for one, place in popped if place is not None]
-            if on_round is not None:
-                on_round(sum(one.done for one in searches))
+            if on_done is not None:
+                for one, place in popped:
+                    if place is None:
+                        on_done(one.place, one.outcome())
             if not asked[wave]:
                 continue
-            waves.append((wave, members))
+            waves.append((wave, [one for one, _ in asked[wave]]))
             best[wave] = {}
             clock = time.perf_counter()
             states = [one.states[place] for one, place in asked[wave]]

@@ -75,6 +75,10 @@ class EmbeddedEnvironment:
         goals = (tactics.show_goal(handle.goals[0]),)
         return self._state(theorem, handle, goals, ())
 
+    def start_many(self, theorems: Sequence[Theorem]) -> list[State | Crashed]:
+        """`start` for each, in order."""
+        return [self.start(theorem) for theorem in theorems]
+
     def run(self, state: State, tactic: str, timeout: float | None = None) -> Result:
         """What a tactic makes of a state.
 

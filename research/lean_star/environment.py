@@ -134,6 +134,9 @@ class Environment(Protocol):
     def start(self, theorem: Theorem) -> State | Crashed:
         """The theorem's first state; Crashed if the statement is refused."""
 
+    def start_many(self, theorems: Sequence[Theorem]) -> list[State | Crashed]:
+        """`start` for each, in order; what befalls one does not touch the others."""
+
     def run(self, state: State, tactic: str, timeout: float | None = None) -> Result:
         """What a tactic makes of a state; timeout in seconds, None: the default."""
 

@@ -129,11 +129,12 @@ class _Seed:
             self.tune("sft", "sft", "untuned", **more)
         cot = self.tune("cot", "cot")
         self.tune("sft-data", "sft")
+        # Rounds wait for each other: declared first, they leave the rest to fill gaps.
+        if cfg.iteration is not None:
+            self.iterate()
         self.tune("sft-tokens", "sft", tokens_of=cot)
         for control in cfg.controls:
             self.tune(f"cot-{control}", "cot", thoughts=control)
-        if cfg.iteration is not None:
-            self.iterate()
         if cfg.best_first is not None:
             for score in cfg.best_first.scores:
                 self.search("cot", score)
@@ -185,13 +186,13 @@ class _Seed:
 
     def iterate(self) -> None:
         """Rounds of expert iteration, with thoughts and without, in every regime."""
-        iteration = self.cfg.iteration
+        cfg = self.cfg
         for chain, first in CHAINS.items():
             kind = self.systems[first].kind
             one = self.gather(chain, 1, first)
-            for regime in iteration.regimes:
+            for regime in cfg.regimes:
                 last, harvests = first, []
-                for number in range(1, iteration.rounds + 1):
+                for number in range(1, cfg.rounds + 1):
                     name = f"{chain}-{regime}-{number}"
                     of_round = one
                     if number > 1:
@@ -202,11 +203,11 @@ class _Seed:
                     else:
                         self.tune(
                             name, kind, last, harvests=[of_round], known=False,
-                            training=self.cfg.star,
+                            training=cfg.star,
                         )  # fmt: skip
                     last = name
-        if "joint" in iteration.regimes:
-            longest = self.systems[f"star-joint-{iteration.rounds}"].model
+        if "joint" in cfg.regimes:
+            longest = self.systems[f"star-joint-{cfg.rounds}"].model
             self.tune("cot-longer", "cot", updates_of=longest)
 
     def gather(self, chain: str, number: int, name: str) -> Handle:

@@ -7,7 +7,7 @@ in parts, one after the other.
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,30 +23,39 @@ from research.lean_star.sources import before
 
 
 class Part(NamedTuple):
-    """Theorems to be proved at the same time, and by whom."""
+    """Theorems to be proved at the same time, by whom, and their places in all rows."""
 
     env: Environment
     theorems: list[Theorem]
+    places: tuple[int, ...]
 
 
-def parts(rows: Sequence[dict], provers: Mapping[str, Prover] | None) -> Iterator[Part]:
+def parts(
+    rows: Sequence[dict],
+    provers: Mapping[str, Prover] | None,
+    without: Container[int] = (),
+) -> Iterator[Part]:
     """All rows, in their order; of a split's prover, `at_once` of them at a time.
 
-    rows: problems as `world.read_rows` reads them. An environment ends when the next
-    one begins. Raises DataError for a source that is not in the prover's project.
+    rows: problems as `world.read_rows` reads them. without: places of rows that are
+    left out, as they are before the first part. An environment ends when the next one
+    begins. Raises DataError for a source that is not in the prover's project.
     """
+    left = [(place, row) for place, row in enumerate(rows) if place not in without]
     if provers is None:
-        env = EmbeddedEnvironment()
-        yield Part(env, [world.theorem_of(row) for row in rows])
-        env.close()
+        if left:
+            places, members = zip(*left, strict=True)
+            yield Part(
+                EmbeddedEnvironment(), list(map(world.theorem_of, members)), places
+            )
         return
-    for split, members in itertools.groupby(rows, key=lambda row: row["split"]):
+    for split, members in itertools.groupby(left, key=lambda one: one[1]["split"]):
         prover = provers[split]
         with LeanRepl(settings_of(prover), prover.workers) as env:
             members = list(members)
             for i in range(0, len(members), prover.at_once):
-                some = members[i : i + prover.at_once]
-                yield Part(env, [theorem_of(row, prover) for row in some])
+                places, some = zip(*members[i : i + prover.at_once], strict=True)
+                yield Part(env, [theorem_of(row, prover) for row in some], places)
 
 
 def settings_of(prover: Prover) -> ReplSettings:

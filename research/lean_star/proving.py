@@ -1,7 +1,12 @@
-"""Stages that ask a model to prove theorems, or to predict a known tactic."""
+"""Stages that ask a model to prove theorems, or to predict a known tactic.
+
+What a model draws for a theorem depends on the seed, the stage's purpose and the
+theorem's place among the problems. Outcomes are kept as they come (see `tried`), so a
+stage that was interrupted goes on with the theorems that are left, to the same end.
+"""
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -21,7 +26,8 @@ from research.lean_star.settings import (
     Sampled,
 )
 from research.lean_star.stages import ERA
-from research.lean_star.world import read_rows
+from research.lean_star.tried import FILE, Tried
+from research.lean_star.world import read_rows, theorem_of
 from research.lean_star.writer import Codec, ModelWriter
 from research.stages import StageResult
 from research.weights import devices, load
@@ -55,20 +61,23 @@ def prove(
     rows = read_rows(data, SPLITS)
     tests = [row["name"] for row in rows if row["split"] == "test"]
     shown = set(tests[:: max(1, len(tests) // SHOWN)])
-    writers = _Writers(model, kind, drawn, dtype, seed, "prove", era, mesh)
-    found = _run(sample, writers, rows, sampled, provers, shown, calls=True)
+
+    def kept(one: Outcome) -> Outcome:
+        calls = one.calls[:CALLS] if one.theorem.name in shown else ()
+        return one._replace(proofs=one.proofs and (one.first,), calls=calls)
+
+    writer = _writer(model, kind, drawn, dtype, seed, "prove", era, mesh)
+    found = _run(folder, sample, writer, rows, sampled, provers, kept, calls=True)
     write_jsonl(folder / "outcomes.jsonl", [o.row() for o in found.outcomes])
     calls = [
         {"name": o.theorem.name, **call._asdict()}
         for o in found.outcomes
-        for call in o.calls[:CALLS]
+        for call in o.calls
     ]
     write_jsonl(folder / "calls.jsonl", calls)
     return {
         "rules": dataclasses.asdict(sampled) | dataclasses.asdict(drawn),
-        "counts": dict(total(found.outcomes)),
-        "throughput": found.throughput.row(),
-        "cut": writers.cut,
+        **_told(found),
     }
 
 
@@ -94,14 +103,12 @@ def best_first_search(
     rows = read_rows(data, SPLITS)
     if rules.beam:
         drawn = dataclasses.replace(drawn, temperature=0.0)
-    writers = _Writers(model, kind, drawn, dtype, seed, "search", era, mesh)
-    found = _run(best_first.search, writers, rows, rules, provers, score=score)
+    writer = _writer(model, kind, drawn, dtype, seed, "search", era, mesh)
+    found = _run(folder, best_first.search, writer, rows, rules, provers, score=score)
     write_jsonl(folder / "outcomes.jsonl", [o.row() for o in found.outcomes])
     return {
         "rules": dataclasses.asdict(rules) | dataclasses.asdict(drawn),
-        "counts": dict(total(found.outcomes)),
-        "throughput": found.throughput.row(),
-        "cut": writers.cut,
+        **_told(found),
     }
 
 
@@ -123,7 +130,7 @@ def predict(
     tactic, to the letter.
     """
     drawn = dataclasses.replace(drawn, temperature=0.0)
-    writers = _Writers(model, kind, drawn, dtype, seed, "predict", era, mesh)
+    writer = _writer(model, kind, drawn, dtype, seed, "predict", era, mesh)
     asked = [
         (row, step, state, tactic)
         for row in read_rows(data, SPLITS)
@@ -132,7 +139,7 @@ def predict(
         )
     ]
     states = [state for _, _, state, _ in asked]
-    written = dict(writers.next().write(states, range(len(states))))
+    written = dict(writer.write(states, range(len(states))))
     found = [
         {
             "name": row["name"],
@@ -168,8 +175,8 @@ def gather(
     """
     rows = read_rows(data, ("statements",))
     purpose = f"gather {number}"
-    writers = _Writers(model, kind, drawn, dtype, seed, purpose, era, mesh)
-    found = _run(sample, writers, rows, iteration.sampled, provers)
+    writer = _writer(model, kind, drawn, dtype, seed, purpose, era, mesh)
+    found = _run(folder, sample, writer, rows, iteration.sampled, provers)
     made = star.harvest(
         found.outcomes,
         most=iteration.most,
@@ -177,76 +184,71 @@ def gather(
         seed=seed,
     )
     write_jsonl(folder / "examples.jsonl", [e._asdict() for e in made.examples])
-    tokens = [len(writers.codec.tokenizer.encode(e.output)) for e in made.examples]
+    tokens = [len(writer.codec.tokenizer.encode(e.output)) for e in made.examples]
     return {
         **made.notes,
         "output_tokens": sum(tokens) / max(1, len(tokens)),
-        "counts": dict(total(found.outcomes)),
-        "throughput": found.throughput.row(),
+        **_told(found),
     }
 
 
-class _Writers:
-    """Writers of one model, one for every part of the theorems.
-
-    What the first draws depends on the seed and the purpose, the others' draws on their
-    number, too. cut: prompts that lost their beginning.
-    """
-
-    def __init__(
-        self, model, kind: str, drawn: Drawn, dtype, seed: int, purpose: str, era, mesh
-    ):
-        loaded = load(model, dtype, mesh=devices(mesh))
-        self.codec = Codec(loaded.tokenizer, Format(era, kind))
-        self._loaded, self._drawn = loaded, drawn
-        self._key = purpose_key(jax.random.key(seed), purpose)
-        self._made: list[ModelWriter] = []
-
-    def next(self) -> ModelWriter:
-        """The writer of the next part."""
-        number, key = len(self._made), self._key
-        if number:
-            key = jax.random.fold_in(key, number)
-        cfg, params = self._loaded[:2]
-        self._made.append(ModelWriter(cfg, params, self.codec, self._drawn, key))
-        return self._made[-1]
-
-    @property
-    def cut(self) -> int:
-        return sum(writer.cut for writer in self._made)
+def _writer(
+    model, kind: str, drawn: Drawn, dtype, seed: int, purpose: str, era, mesh
+) -> ModelWriter:
+    """A model's writer, all of whose draws depend on the seed and the purpose."""
+    loaded = load(model, dtype, mesh=devices(mesh))
+    codec = Codec(loaded.tokenizer, Format(era, kind))
+    key = purpose_key(jax.random.key(seed), purpose)
+    return ModelWriter(loaded.cfg, loaded.params, codec, drawn, key)
 
 
 def _run(
+    folder: Path,
     method,
-    writers: _Writers,
+    writer: ModelWriter,
     rows: Sequence[dict],
     rules,
     provers: Mapping[str, Prover] | None,
-    shown: Container[str] = (),
+    kept: Callable[[Outcome], Outcome] = lambda outcome: outcome,
     **more,
 ) -> Searched:
-    """What a method of proof search finds; says how fast it was.
+    """What a method of proof search finds, in the order of the rows, now or before.
 
-    shown: names of the theorems of which the tactics that were tried are kept.
+    kept: of an outcome, what is kept. Says how fast it was.
     """
-    outcomes: list[Outcome] = []
-    spent: list[Throughput] = []
-    with Progress(len(rows), unit="theorem") as bar:
-        for env, theorems in parts(rows, provers):
-            done = len(outcomes)
-            found = method(
-                writers.next(),
-                env,
-                theorems,
-                rules,
-                on_round=lambda n, done=done: bar.update(done + n),
-                **more,
-            )
-            outcomes += [
-                one if one.theorem.name in shown else one._replace(calls=())
-                for one in found.outcomes
-            ]
-            spent.append(found.throughput)
-    throughput = Throughput(*map(sum, zip(*spent, strict=True)))
+    with Tried(folder / FILE, [theorem_of(row) for row in rows]) as tried:
+        done = len(tried.outcomes)
+        with Progress(len(rows), done, unit="theorem") as bar:
+
+            def on_done(place: int, outcome: Outcome) -> None:
+                tried.add(place, kept(outcome))
+                bar.update(len(tried.outcomes))
+
+            for part in parts(rows, provers, tried.outcomes):
+                found = method(
+                    writer,
+                    part.env,
+                    part.theorems,
+                    rules,
+                    places=part.places,
+                    on_done=on_done,
+                    **more,
+                )
+                tried.spend(found.throughput)
+    outcomes = [tried.outcomes[place] for place in range(len(rows))]
+    throughput = Throughput(*map(sum, zip(*tried.spent, strict=True)))
     print(throughput)
     return Searched(outcomes, throughput)
+
+
+def _told(found: Searched) -> dict:
+    """Numbers of a search for the stage's value; cut: prompts without their beginning.
+
+    throughput: of the parts that were not interrupted.
+    """
+    counts = total(found.outcomes)
+    return {
+        "counts": dict(counts),
+        "throughput": found.throughput.row(),
+        "cut": counts["cut"],
+    }

@@ -1,7 +1,7 @@
 """Lean 4 behind the environment interface, by way of its REPL.
 
     lean = LeanRepl(settings_from_environment(os.environ), workers=4)
-    state = lean.start(theorem)
+    state = lean.start(theorem)             many: start_many, run_many
     result = lean.run(state, "intro h")
 
 A state is a theorem and the tactics that led from it; which process knows it under
@@ -98,24 +98,22 @@ class LeanRepl:
 
     def start(self, theorem: Theorem) -> State | Crashed:
         """The state at a theorem's beginning; Crashed where Lean does not take it."""
-        try:
-            text, _ = rules.declared(theorem.statement, GOAL)
-        except ValueError as error:
-            return self._count(Crashed(str(error)))
-        node = Node(Start(theorem.header, text), ())
-        workers = self._pool.workers
-        self._next = (self._next + 1) % len(workers)
-        at = workers[self._next]
+        return self.start_many([theorem])[0]
 
-        def begin(worker: Worker, node: Node) -> State | Crashed:
-            try:
-                return self._state(theorem, node, worker.goals(node.start))
-            except Unavailable as error:
-                return Crashed(str(error))
-            except UnicodeEncodeError:
-                return Crashed("the theorem is no Unicode text")
+    def start_many(self, theorems: Sequence[Theorem]) -> list[State | Crashed]:
+        """The states at theorems' beginnings, in order; one does not harm others.
 
-        return self._count(self._pool.map(begin, [node], lambda w, _: w is at)[0])
+        All workers share them, in turn. Crashed is a theorem that Lean does not take,
+        also one that takes too long or too much memory, which is not tried again.
+        """
+        workers, first = self._pool.workers, self._next
+        self._next += len(theorems)
+        found = self._pool.map(
+            lambda worker, item: self._open(worker, item[1]),
+            list(enumerate(theorems, first)),
+            lambda worker, item: worker is workers[item[0] % len(workers)],
+        )
+        return [self._count(result) for result in found]
 
     def run(self, state: State, tactic: str, timeout: float | None = None) -> Result:
         """What a tactic makes of a state, which stays as it is and can be used again.
@@ -232,6 +230,19 @@ class LeanRepl:
                 return f"tactic {at + 1}: {found[-1]}"
             goals = found.goals
         return f"goals are left: {goals[0]}"
+
+    def _open(self, worker: Worker, theorem: Theorem) -> State | Crashed:
+        try:
+            text, _ = rules.declared(theorem.statement, GOAL)
+        except ValueError as error:
+            return Crashed(str(error))
+        node = Node(Start(theorem.header, text), ())
+        try:
+            return self._state(theorem, node, worker.goals(node.start))
+        except Unavailable as error:
+            return Crashed(str(error))
+        except UnicodeEncodeError:
+            return Crashed("the theorem is no Unicode text")
 
     def _one(self, worker: Worker, state: State, tactic: str, seconds: float) -> Result:
         if not tactic.strip():

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
 from research.lean_star import repl_protocol as protocol
-from research.lean_star.repl_process import Garbled, Lost, ReplProcess
+from research.lean_star.repl_process import (
+    Garbled,
+    Hung,
+    Lost,
+    Overgrown,
+    ReplProcess,
+)
 from research.lean_star.repl_protocol import CommandReply, Refusal, Reply, StepReply
 from research.lean_star.repl_rules import Closed, Open, flaw, judge, opening
 
@@ -129,11 +135,12 @@ class Worker:
     def goals(self, start: Start) -> tuple[str, ...]:
         """The goals at a theorem's beginning.
 
-        Raises Unavailable where there is no process, or Lean refuses the theorem.
+        Raises Unavailable where there is no process, or Lean refuses the theorem, or
+        it takes too long or too much memory, once: so it would on another process.
         """
         try:
-            return self._again(lambda: self._open(start))
-        except Changed as error:
+            return self._again(lambda: self._open(start), final=(Hung, Overgrown))
+        except (Changed, Hung, Overgrown) as error:
             raise Unavailable(str(error)) from error
 
     def step(
@@ -169,8 +176,13 @@ class Worker:
             return reply, reply
         return reply, self._ask(protocol.command(question, reply.env), seconds)
 
-    def _again(self, reach: Callable[[], Answer]) -> Answer:
-        """`reach()` on a running process; on another one if it is lost on the way."""
+    def _again(
+        self, reach: Callable[[], Answer], final: tuple[type[Lost], ...] = ()
+    ) -> Answer:
+        """`reach()` on a running process; on another one if it is lost on the way.
+
+        final: ways to be lost that are raised instead.
+        """
         if self._process is not None and self._spent():
             self.counts["recycled"] += 1
             self._drop()
@@ -178,6 +190,8 @@ class Worker:
             self._run()
             try:
                 return reach()
+            except final:
+                raise
             except Lost as error:
                 if attempt:
                     raise Unavailable(f"lost twice before the request: {error}") from (

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from research import versions
 from research.intervals import Resamples
 from research.lean_star import claims, pages, tables
 from research.lean_star.results import Results
@@ -92,3 +93,8 @@ def _intervals(seeds: tuple[int, ...]) -> str:
         f"{drawn} and {len(seeds)} seeds, paired where systems are compared; so few "
         "seeds show little of how they vary."
     )
+
+
+# A page takes seconds; one of earlier code would pass for this code's.
+SOURCES = (Path(__file__).parent, Path(versions.__file__).parent)
+write_report.version = versions.of_sources(*SOURCES)

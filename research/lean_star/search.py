@@ -6,13 +6,14 @@
         anything else   the state stays, the tactic is used up
 
 All trajectories of all theorems are written for in one batch; tactics are checked by
-another thread meanwhile. What a trajectory draws depends on its theorem, its number and
-its iteration alone, so results depend neither on `waves` nor on who finishes first.
+another thread meanwhile. What a trajectory draws depends on its theorem's place, its
+number and its iteration alone, so results depend neither on `waves`, nor on who
+finishes first, nor on which other theorems are tried.
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from research.lean_star.checking import Checker
@@ -40,13 +41,15 @@ from research.lean_star.settings import Sampled
 class Written(NamedTuple):
     """One completion: its text with its end, the tactic in it, and its cost.
 
-    score: log-probabilities by which best-first search may rank it.
+    scores: log-probabilities by which best-first search may rank it. cut: whether its
+    prompt lost its beginning.
     """
 
     output: str
     tactic: str
     tokens: int
     scores: dict[str, float] = {}
+    cut: bool = False
 
 
 class Writer(Protocol):
@@ -87,12 +90,10 @@ class _Problem:
         self.proofs: list[Proof] = []
         self.calls: list[Call] | None = [] if calls else None
         self.crashed, self.attempt, self.iteration = "", 0, 0
-        self.done = False
         self.start: State | None = None
         self.paths: list[_Path] = []
 
-    def open(self, env: Environment) -> None:
-        found = env.start(self.theorem)
+    def open(self, found: State | Crashed) -> None:
         if isinstance(found, Crashed):
             self.crashed = found.reason
             self.proved = [0] * self.rules.trajectories
@@ -117,7 +118,6 @@ class _Problem:
             return live
         over = self.proofs or self.attempt + 1 >= self.rules.repeat
         if self.start is None or over:
-            self.done = True
             return []
         self.attempt += 1
         self._begin()
@@ -142,6 +142,8 @@ class _Problem:
 
     def _apply(self, path: _Path, one: Written, result) -> None:
         tally(self.counts, result, one.tokens, path.fresh)
+        if one.cut:
+            self.counts["cut"] += 1
         path.fresh = False
         if self.calls is not None:
             call = (path.state.pp, one.output, one.tactic)
@@ -189,21 +191,27 @@ def sample(
     theorems: Sequence[Theorem],
     rules: Sampled,
     *,
+    places: Sequence[int] | None = None,
     calls: bool = False,
-    on_round=None,
+    on_done: Callable[[int, Outcome], None] | None = None,
 ) -> Searched:
     """Tries to prove every theorem; see `Sampled` for the rules.
 
-    calls: keep every tactic that was tried. on_round: called with the number of
-    theorems that are done, after every batch.
+    places: a number for each theorem, on which alone its draws depend; None: 0, 1, ...
+    calls: keep every tactic that was tried. on_done: called with the place and the
+    outcome of every theorem as soon as it is done with.
 
     A theorem that cannot be started is no failed proof: its outcome says `crashed`. A
     crash at a tactic ends its trajectory, not the others.
     """
     began = time.perf_counter()
-    problems = [_Problem(i, t, rules, calls) for i, t in enumerate(theorems)]
-    for problem in problems:
-        problem.open(env)
+    if places is None:
+        places = range(len(theorems))
+    problems = [
+        _Problem(*of_one, rules, calls) for of_one in zip(places, theorems, strict=True)
+    ]
+    for problem, found in zip(problems, env.start_many(theorems), strict=True):
+        problem.open(found)
     waves = deque((w, problems[w :: rules.waves]) for w in range(rules.waves))
     asked: dict[int, list] = {}  # of every wave: [(problem, its paths)], in order
     written: dict[int, dict] = {}
@@ -214,12 +222,15 @@ def sample(
             results = checker.results(wave)
             for problem, paths in asked.get(wave, ()):
                 problem.settle(paths, written[wave], results)
-            asked[wave] = [(p, paths) for p in members if (paths := p.asking())]
-            if on_round is not None:
-                on_round(sum(p.done for p in problems))
+            wanted = [(problem, problem.asking()) for problem in members]
+            asked[wave] = [(problem, paths) for problem, paths in wanted if paths]
+            if on_done is not None:
+                for problem, paths in wanted:
+                    if not paths:
+                        on_done(problem.place, problem.outcome())
             if not asked[wave]:
                 continue
-            waves.append((wave, members))
+            waves.append((wave, [problem for problem, _ in asked[wave]]))
             pairs = [(p, path) for p, paths in asked[wave] for path in paths]
             written[wave] = {}
             clock = time.perf_counter()

@@ -13,6 +13,7 @@ from train.settings import at_least, checked, choice, fraction, positive
 NoProgress = Literal["accept", "count", "reject"]
 Score = Literal["mean", "sum", "tactic"]
 Regime = Literal["joint", "continue"]
+REGIMES = ("joint", "continue")
 CONTROLS = ("shuffled", "filler")
 SPLITS = ("test", "novel")
 
@@ -90,15 +91,13 @@ class BestFirst:
 
 @dataclasses.dataclass(frozen=True)
 class Iteration:
-    """Expert iteration: statements tried by the last model, its proofs learned.
+    """A round of expert iteration: statements tried by a model, its proofs learned.
 
     most: proofs of a theorem that are kept. per_head: examples of one kind of tactic,
         such as "exact", at most; None for no limit.
     """
 
     sampled: Sampled
-    rounds: int = positive(2)
-    regimes: tuple[str, ...] = choice(("joint", "continue"), ("joint", "continue"))
     most: int = positive(3)
     per_head: int | None = positive(None)
 
@@ -109,9 +108,8 @@ class Prover:
 
     command: as a shell reads it, run in `project`, whose toolchain built the REPL.
     imports: of theorems whose header names none. workers: processes; each imports once
-    and keeps it. at_once: theorems that are open at the same time: what is drawn for a
-    theorem depends on its place among them. Seconds are of one request, memory is of
-    one process; see `repl_worker.ReplSettings`.
+    and keeps it. at_once: theorems that are open at the same time. Seconds are of one
+    request, memory is of one process; see `repl_worker.ReplSettings`.
     """
 
     command: str
@@ -205,7 +203,8 @@ class Settings:
     Either a `miniature`, whose `model` is trained from scratch, or `published` models
     and theorems. sft trains on (state, tactic); cot goes on from it, with thoughts or
     without, and so does every joint round of expert iteration; star is a round that
-    continues. drawn, thought_drawn: completions without and with thoughts.
+    continues. iteration: every one of the `rounds`, in each of the `regimes`; None for
+    none. drawn, thought_drawn: completions without and with thoughts.
     counts: the K that are reported of one run. controls: what thoughts are replaced by.
     """
 
@@ -221,6 +220,8 @@ class Settings:
     thought_drawn: Drawn = Drawn()
     controls: tuple[str, ...] = choice(CONTROLS, ())
     iteration: Iteration | None = None
+    rounds: int = positive(2)
+    regimes: tuple[str, ...] = choice(REGIMES, REGIMES)
     best_first: BestFirst | None = None
     counts: tuple[int, ...] = positive((1, 2, 4, 8, 16, 32))
     dtype: DType = "float32"
@@ -244,9 +245,11 @@ class Settings:
                 "sampled: expected stop_all_on_first=False and repeat=1, as pass@k of "
                 "every k is read from one run"
             )
-        continues = self.iteration and "continue" in self.iteration.regimes
+        continues = self.iteration and "continue" in self.regimes
         if bool(continues) != (self.star is not None):
-            raise ValueError("star: expected with iteration.regimes continue, and only")
+            raise ValueError(
+                "star: expected with iteration in the regime continue, and only there"
+            )
         for name in ("drawn", "thought_drawn") if self.model else ():
             drawn = getattr(self, name)
             longest = drawn.prompt_tokens + drawn.max_new_tokens

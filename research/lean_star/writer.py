@@ -77,7 +77,6 @@ class ModelWriter:
         self, cfg: DecoderConfig, params: Any, codec: Codec, drawn: Drawn, key=None
     ):
         self.codec, self.drawn = codec, drawn
-        self.cut = 0  # prompts that lost their beginning
         rules = Sampling(
             temperature=drawn.temperature,
             eos_ids=codec.tokenizer.stop_ids,
@@ -103,22 +102,23 @@ class ModelWriter:
             longest=drawn.prompt_tokens,
         )
 
-    def prompts(self, states: Sequence[str]) -> list[list[int]]:
-        """Their ids; of long ones the last `prompt_tokens`."""
+    def prompts(self, states: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Their ids, of long ones the last `prompt_tokens`; and which ones are cut."""
         known = {state: self.codec.prompt(state) for state in dict.fromkeys(states)}
         most = self.drawn.prompt_tokens
         found = [known[state] for state in states]
-        self.cut += sum(len(ids) > most for ids in found)
-        return [ids[-most:] for ids in found]
+        return [ids[-most:] for ids in found], [len(ids) > most for ids in found]
 
     def write(
         self, states: Sequence[str], rows: Sequence[int]
     ) -> Iterator[tuple[int, Written]]:
         """(index, completion) of every state, in the order in which they finish."""
-        for response in self._stream(self.prompts(states), row_ids=rows):
+        prompts, cut = self.prompts(states)
+        for response in self._stream(prompts, row_ids=rows):
             output = self.codec.text(response.tokens)
             tactic = self.codec.form.tactic(output)
-            yield response.row, Written(output, tactic, len(response.tokens))
+            made = Written(output, tactic, len(response.tokens))
+            yield response.row, made._replace(cut=cut[response.row])
 
     def candidates(
         self, states: Sequence[str], rows: Sequence[int], count: int
@@ -132,25 +132,27 @@ class ModelWriter:
             return
         ids = (np.asarray(rows)[:, None] * count + np.arange(count)).reshape(-1)
         found: dict[int, list[Written]] = {}
-        for one in self._stream(self.prompts(states), samples=count, row_ids=ids):
-            of_state = found.setdefault(one.row // count, [])
-            of_state.append(self._scored(one.tokens, one.log_probs))
+        prompts, cut = self.prompts(states)
+        for one in self._stream(prompts, samples=count, row_ids=ids):
+            state = one.row // count
+            of_state = found.setdefault(state, [])
+            of_state.append(self._scored(one.tokens, one.log_probs, cut[state]))
             if len(of_state) == count:
-                yield one.row // count, found.pop(one.row // count)
+                yield state, found.pop(state)
 
     def _beam(self, states: Sequence[str], count: int):
         group = max(1, self.drawn.slots // count)
-        prompts = self.prompts(states)
+        prompts, cut = self.prompts(states)
         for start in range(0, len(states), group):
             found = self._search(prompts[start : start + group], width=count)
-            for i, hypotheses in enumerate(found, start):
-                yield i, [self._scored(h.tokens, h.log_probs) for h in hypotheses]
+            for i, some in enumerate(found, start):
+                yield i, [self._scored(h.tokens, h.log_probs, cut[i]) for h in some]
 
-    def _scored(self, tokens, log_probs) -> Written:
+    def _scored(self, tokens, log_probs, cut: bool) -> Written:
         output = self.codec.text(tokens)
         tactic = self.codec.form.tactic(output)
         scores = self._scores(tokens, log_probs, output, tactic)
-        return Written(output, tactic, len(tokens), scores)
+        return Written(output, tactic, len(tokens), scores, cut)
 
     def _scores(self, tokens, log_probs, output: str, tactic: str) -> dict[str, float]:
         """See `best_first.SCORES`; without a tactic inside, all tokens are its own."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from research import versions
 from research.intervals import Resamples
 from research.recite import claims, tables, tables_paper, tables_paths, transcripts
 from research.recite.scores import Scores
@@ -70,3 +71,8 @@ def write_report(
     write(report, folder, provenance(run_info, seeds))
     told = [f._asdict() for f in found]
     return {"questions": counts, "claims": told}
+
+
+# A page takes seconds; one of earlier code would pass for this code's.
+SOURCES = (Path(__file__).parent, Path(versions.__file__).parent)
+write_report.version = versions.of_sources(*SOURCES)

@@ -45,7 +45,9 @@ FAULTS = {
 }
 __doc__ += "\n".join(f"    {name:<17}{what}" for name, what in FAULTS.items()) + (
     "\n\n`fault once NAME FILE` does so unless FILE exists, which it then makes; `fault"
-    "\nspent FILE` answers well then, and is an unknown tactic ever after."
+    "\nspent FILE` answers well then, and is an unknown tactic ever after.\n"
+    "\nA line `open Fault NAME`, or `open Fault once NAME FILE`, makes a command do so;"
+    "\n`open Fault meet FOLDER N` makes it wait until N processes wait there.\n"
 )
 STARTS = r"(?:theorem|lemma|axiom|import|open|#print|set_option)\b"
 
@@ -86,7 +88,9 @@ class Repl:
         }
         if request.get("rootGoals"):
             reply["sorries"] = sorries + [self.entry(*root) for root in self.roots]
-        return {k: v for k, v in reply.items() if v != []}
+        reply = {k: v for k, v in reply.items() if v != []}
+        fault = re.search(r"^open Fault (.*)$", cmd, re.M)
+        return self.fault(lambda: reply, fault[1].split()) if fault else reply
 
     def entry(self, state, line, column) -> dict:
         self.states.append(state)
@@ -172,7 +176,11 @@ class Repl:
             return {"message": "Unknown proof state."}
         state = self.states[number]
         if tactic.startswith("fault "):
-            return self.fault(state, tactic.split()[1:])
+            words = tactic.split()[1:]
+            if words[0] in ("disguised_sorry", "metavariables", "kernel", "lying"):
+                mark = {"disguised_sorry": "sorry"}.get(words[0], words[0])
+                return self.reply(State(state.env, [], state.marks | {mark}))
+            return self.fault(lambda: self.reply(state), words)
         try:
             new, errors, sorried = state.run(tactic)
         except LeanError as error:
@@ -197,23 +205,24 @@ class Repl:
             del reply["proofStatus"]
         return {k: v for k, v in reply.items() if v != [] or k == "goals"}
 
-    def fault(self, state, words):
+    def fault(self, answer, words):
+        """Commits a fault in the place of `answer()`, or beside it."""
         name = words[0]
         if name == "spent":
             if os.path.exists(words[1]):
                 return {"message": "Lean error:\n<input>:1:1: unknown tactic"}
             open(words[1], "w").close()
-            return self.reply(state)
+            return answer()
         if name == "once":
             if os.path.exists(words[2]):
-                return self.reply(state)
+                return answer()
             open(words[2], "w").close()
             name = words[1]
-        marks = {"disguised_sorry": "sorry"}.get(name, name)
-        marked = State(state.env, [], state.marks | {marks})
-        if name in ("disguised_sorry", "metavariables", "kernel", "lying"):
-            return self.reply(marked)
-        good = self.reply(state)
+        if name == "meet":
+            open(os.path.join(words[1], str(os.getpid())), "w").close()
+            while len(os.listdir(words[1])) < int(words[2]):
+                time.sleep(0.01)
+        good = answer()
         text = json.dumps(good, indent=1)
         if name == "hang":
             time.sleep(3600)

@@ -4,6 +4,8 @@
 
 commits each fault, and prints what the client returned, how many processes it lost and
 how, and whether it went on: the same tactic at the same state, with the same result.
+Then those that may befall a theorem's beginning, each amid theorems that are opened
+together: whether the client went on says whether these have their states.
 """
 
 import sys
@@ -72,6 +74,20 @@ WANTED = {
 }
 
 
+# At the beginning of a theorem. What takes too long or too much is not tried again.
+WANTED_OPENING = {
+    "hang": Seen("Crashed", {"hung": 1}, 1, True),
+    "die": dies("Crashed", "died"),
+    "malformed": dies("Crashed", "garbled"),
+    "grow": Seen("State", {"recycled": 1}, 1, True),
+    "grow_hang": Seen("Crashed", {"overgrown": 1}, 1, True),
+    "stderr": Seen("State", {}, 0, True),
+    "slow": Seen("State", {}, 0, True),
+    "once die": Seen("State", {"died": 1}, 1, True),
+    "once malformed": Seen("State", {"garbled": 1}, 1, True),
+}
+
+
 def commit(fault: str, lean: LeanRepl, state: State, folder: Path) -> Seen:
     """Commits a fault at a state after the tactic `constructor`, and goes on."""
     before, wanted = lean.stats(), lean.run(state, "exact hq")
@@ -88,14 +104,31 @@ def commit(fault: str, lean: LeanRepl, state: State, folder: Path) -> Seen:
         name += "yes" if verdict.ok else "no"
     again = lean.run(state, "exact hq")
     goes_on = isinstance(again, Progress) and again.state.goals == wanted.state.goals
-    after = lean.stats()
+    return Seen(name, *losses(before, lean.stats()), goes_on)
+
+
+def commit_opening(fault: str, lean: LeanRepl, folder: Path) -> Seen:
+    """Commits a fault at the second of three theorems that are opened together."""
+    before = lean.stats()
+    words = f"{fault} {folder / fault.replace(' ', '_')}"
+    faulty = SWAP._replace(header=f"import Init\nopen Fault {words}")
+    first, found, last = lean.start_many([SWAP, faulty, SWAP])
+    goes_on = all(
+        isinstance(lean.run(state, "constructor"), Progress) for state in (first, last)
+    )
+    lost, started = losses(before, lean.stats())
+    return Seen(type(found).__name__, lost, started, goes_on)
+
+
+def losses(before: dict, after: dict) -> tuple[dict[str, int], int]:
+    """(processes lost between two counts, by reason; processes started)."""
     change = {k: n - before.get(k, 0) for k, n in after.items()}
     lost = {
         name.removeprefix("lost/"): n
         for name, n in change.items()
         if n and (name.startswith("lost/") or name == "recycled")
     }
-    return Seen(name, lost, change["started"], goes_on)
+    return lost, change["started"]
 
 
 def committed(folder: Path):
@@ -113,15 +146,34 @@ def committed(folder: Path):
             yield fault, commit(fault, lean, state, folder)
 
 
+def committed_opening(folder: Path):
+    """(fault, `Seen`) of those at a theorem's beginning, each on a client of its own.
+
+    Only what hangs has a short deadline, which a new process has to meet as well.
+    """
+    for fault in WANTED_OPENING:
+        bounds = settings(
+            growth_bytes=32 * MIB,
+            memory_bytes=200 * MIB,
+            watch_seconds=0.0,
+            start_seconds=8.0 if fault == "hang" else 300.0,
+        )
+        with LeanRepl(bounds) as lean:
+            assert isinstance(lean.start(SWAP), State)
+            yield fault, commit_opening(fault, lean, folder)
+
+
 def main() -> None:
     line = "{:<16} {:<28} {:<16} {:<4} {:<8} {}".format
     print(line("fault", "the client returns", "lost", "new", "goes on", "the stand-in"))
-    with tempfile.TemporaryDirectory() as folder:
-        for fault, seen in committed(Path(folder)):
-            lost = ", ".join(f"{n} {how}" for how, n in seen.lost.items()) or "-"
-            goes_on = "yes" if seen.goes_on else "NO"
-            what = FAULTS[fault.split()[-1]]
-            print(line(fault, seen.result, lost, seen.started, goes_on, what))
+    for commit_all, where in ((committed, "a step"), (committed_opening, "a start")):
+        print(f"-- at {where}")
+        with tempfile.TemporaryDirectory() as folder:
+            for fault, seen in commit_all(Path(folder)):
+                lost = ", ".join(f"{n} {how}" for how, n in seen.lost.items()) or "-"
+                goes_on = "yes" if seen.goes_on else "NO"
+                what = FAULTS[fault.split()[-1]]
+                print(line(fault, seen.result, lost, seen.started, goes_on, what))
 
 
 if __name__ == "__main__":

@@ -197,6 +197,19 @@ def many_are_run_in_order(env, examples: Examples):
     assert env.run_many([]) == []
 
 
+def many_are_started_in_order(env, examples: Examples):
+    """States of start_many are those of start; what is no statement is Crashed."""
+    texts = [examples.swap, examples.broken, examples.unicode[0], examples.other]
+    found = env.start_many([_theorem(text) for text in texts])
+    assert len(found) == 4 and isinstance(found[1], Crashed)
+    for state, text in zip(found, texts, strict=True):
+        if text != examples.broken:
+            assert state.goals == _start(env, text).goals
+            assert state.theorem.statement == text and state.depth == 0
+    _progress(env, found[0], examples.first)
+    assert env.start_many([]) == []
+
+
 def a_slow_tactic_ends(env, examples: Examples):
     """Within its limit and a second; the state stays usable."""
     if examples.slow is None:
@@ -236,6 +249,7 @@ CHECKS = (
     unicode_comes_back,
     a_broken_statement_is_a_crash_not_a_failure,
     many_are_run_in_order,
+    many_are_started_in_order,
     a_slow_tactic_ends,
     it_counts_and_says_what_it_can,
 )

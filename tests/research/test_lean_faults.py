@@ -12,10 +12,21 @@ from pathlib import Path
 import pytest
 from helpers.fake_lean_repl import FAULTS
 from helpers.lean_backends import FAKE, SWAP, TESTS, settings
-from helpers.lean_faults import WANTED, committed
+from helpers.lean_faults import (
+    WANTED,
+    WANTED_OPENING,
+    committed,
+    committed_opening,
+)
 
 from research.lean_star import repl_process, repl_protocol, repl_worker
-from research.lean_star.environment import Crashed, Progress, State, Theorem
+from research.lean_star.environment import (
+    Crashed,
+    Progress,
+    Proved,
+    State,
+    Theorem,
+)
 from research.lean_star.repl import LeanRepl
 from research.lean_star.repl_process import (
     Died,
@@ -59,6 +70,68 @@ def test_every_fault_has_its_answer(tmp_path):
     """Result, processes lost and started, and going on, as the table says for each."""
     assert {fault.split()[-1] for fault in WANTED} == set(FAULTS)
     assert dict(committed(tmp_path)) == WANTED
+
+
+def test_every_fault_at_a_start_has_its_answer(tmp_path):
+    """As the table says for each; theorems opened with it have their states."""
+    assert {fault.split()[-1] for fault in WANTED_OPENING} < set(FAULTS)
+    assert dict(committed_opening(tmp_path)) == WANTED_OPENING
+
+
+def opened(found) -> str | tuple[str, ...]:
+    """What came of a theorem, without what is of one run."""
+    return found.goals if isinstance(found, State) else found.reason
+
+
+def test_many_theorems_are_opened_in_their_order():
+    """By all workers what each alone is given by one; what is none says why."""
+    bad = [
+        Theorem("x", "theorem t : p ∧ := by"),
+        Theorem("x", "theorem t : True := by sorry\ntheorem u : True := by sorry"),
+        Theorem("x", "theorem t : p\ud835"),
+        Theorem("x", "theorem t : p", header="open \ud835"),
+        Theorem("x", ""),
+        SWAP._replace(header="import Nowhere"),
+    ]
+    good = [
+        Theorem(f"t{i}", f"theorem t{i} (p q : Prop) (h{i} : p) : p := by")
+        for i in range(12)
+    ]
+    asked = [one for pair in zip(good, bad * 2, strict=True) for one in pair]
+    with LeanRepl(settings()) as one:
+        alone = [one.start(theorem) for theorem in asked]
+    with LeanRepl(settings(), workers=3) as three:
+        found = three.start_many(asked)
+        assert list(map(opened, found)) == list(map(opened, alone))
+        assert [state.theorem for state in found[::2]] == good
+        assert len({state.id for state in found[::2]}) == 12
+        stats = three.stats()
+        assert (stats["state"], stats["crashed"], stats["steps"]) == (12, 12, 0)
+        steps = [(state, f"exact h{i}") for i, state in enumerate(found[::2])]
+        assert all(isinstance(one, Proved) for one in three.run_many(steps))
+        assert three.start_many([]) == []
+    closed = three.start_many(good)
+    assert all(isinstance(one, Crashed) and "closed" in one.reason for one in closed)
+
+
+def test_all_workers_open_theorems_at_once(tmp_path):
+    """Three that wait for one another: with fewer at a time none would ever open."""
+    header = f"import Init\nopen Fault meet {tmp_path} 3"
+    with LeanRepl(settings(), workers=3) as lean:
+        found = lean.start_many([SWAP._replace(header=header)] * 7)
+        assert all(isinstance(state, State) for state in found)
+        assert len(list(tmp_path.iterdir())) == lean.stats()["started"] == 3
+
+
+def test_processes_are_recycled_while_theorems_open():
+    """Every few requests another one; a state of an earlier one is replayed."""
+    with LeanRepl(settings(steps_per_process=4), workers=2) as lean:
+        found = lean.start_many([SWAP] * 12)
+        stats = lean.stats()
+        assert stats["recycled"] == stats["started"] - 2 >= 2
+        after = lean.run_many([(state, "constructor") for state in found])
+        assert all(isinstance(one, Progress) for one in after)
+        assert lean.stats()["replayed"] >= 4
 
 
 def test_states_outlive_their_process(lean):

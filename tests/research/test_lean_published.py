@@ -165,8 +165,8 @@ def test_theorems_start_as_they_were_traced_and_are_proved_by_the_trace(data, fi
     """In the prover: the first state of each is the traced one, to the letter."""
     rows = read_rows(data, ("novel",))
     provers = dict.fromkeys(("novel",), dojo(files).prover)
-    ((_, theorems),) = parts_of(rows, provers, check=proved_by_its_trace)
-    assert len(theorems) == 2
+    (part,) = parts_of(rows, provers, check=proved_by_its_trace)
+    assert len(part.theorems) == 2
 
 
 def parts_of(rows, provers, check):
@@ -198,6 +198,14 @@ def test_theorems_come_in_parts_of_their_splits(data, files):
     names = [[t.name for t in part.theorems] for part in parts(rows, provers)]
     assert [len(some) for some in names] == [2, 2, 3]
     assert sum(names, []) == [row["name"] for row in rows]
+    left = list(parts(rows, provers, {0, 1, 3, 4}))
+    assert [part.places for part in left] == [(2,), (5, 6)]
+    for part in left:
+        assert [t.name for t in part.theorems] == [rows[i]["name"] for i in part.places]
+    own = rows[2] | {"proof": [], "statement": "theorem t : True"}
+    (part,) = parts([own] * 3, None, {1})
+    assert part.places == (0, 2) and len(part.theorems) == 2
+    assert list(parts([own], None, {0})) == list(parts(rows, provers, range(7))) == []
     header = theorem_of(rows[0], prover).header
     assert header.startswith("import Mathlib\nopen")
     own = theorem_of(rows[2], prover)
@@ -206,19 +214,12 @@ def test_theorems_come_in_parts_of_their_splits(data, files):
 
 
 class Told:
-    """Writers that write the traced tactic of every state, as of a model's stage."""
-
-    made = 0
-    cut = 0
+    """A writer of the traced tactic of every state, in the place of a model's."""
 
     def __init__(self, *_):
         self.codec = self.tokenizer = self
 
     encode = staticmethod(str.split)
-
-    def next(self):
-        type(self).made += 1
-        return self
 
     def write(self, states, rows):
         known = dict(sum((steps for _, steps in lean_files.PROOFS.values()), []))
@@ -227,9 +228,9 @@ class Told:
 
 
 def test_stages_ask_lean_part_by_part(data, files, tmp_path, monkeypatch):
-    """The traced tactics prove everything, in the order of the rows; each part of the
-    theorems has a writer of its own. What is gathered are the steps of the proofs."""
-    monkeypatch.setattr(proving, "_Writers", Told)
+    """The traced tactics prove everything, in the order of the rows, one theorem after
+    the other. What is gathered are the steps of the proofs."""
+    monkeypatch.setattr(proving, "_writer", Told)
     one = Prover(lean_files.repl(), files.project, ("Init",), workers=1, at_once=1)
     provers = dict.fromkeys(("test", "novel", "statements"), one)
     given = {
@@ -238,7 +239,7 @@ def test_stages_ask_lean_part_by_part(data, files, tmp_path, monkeypatch):
     }  # fmt: skip
     rules = Sampled(trajectories=2, tactics=3, stop_all_on_first=False)
     value = proving.prove(tmp_path, sampled=rules, **given)
-    assert Told.made == 4 and value["counts"]["solved"] == 4
+    assert value["counts"]["solved"] == 4
     outcomes = [r.row for r in read_records(tmp_path / "outcomes.jsonl")]
     rows = read_rows(data, ("test", "novel"))
     assert [o["name"] for o in outcomes] == [row["name"] for row in rows]
@@ -249,10 +250,11 @@ def test_stages_ask_lean_part_by_part(data, files, tmp_path, monkeypatch):
     calls = {r.row["name"] for r in read_records(tmp_path / "calls.jsonl")}
     assert calls == {row["name"] for row in rows if row["split"] == "test"}
     tried = Iteration(Sampled(trajectories=2, tactics=3))
-    value = proving.gather(tmp_path, iteration=tried, number=1, **given)
-    assert value["yield"] == 1.0 and Told.made == 4 + 3
+    folder = tmp_path / "gather"
+    value = proving.gather(folder, iteration=tried, number=1, **given)
+    assert value["yield"] == 1.0
     traced = {(p.theorem, p.state, p.tactic) for p in read_pairs(data)}
-    found = [r.row for r in read_records(tmp_path / "examples.jsonl")]
+    found = [r.row for r in read_records(folder / "examples.jsonl")]
     assert {(e["theorem"], e["state"], e["tactic"]) for e in found} <= traced
     assert len(found) == value["examples"] >= 3
 

@@ -41,6 +41,9 @@ class Toy:
             return Crashed("no such statement")
         return self.state(theorem, "")
 
+    def start_many(self, theorems):
+        return [self.start(theorem) for theorem in theorems]
+
     def run(self, state, tactic, timeout=None):
         self.threads.add(threading.get_ident())
         if self.delay is not None:
@@ -208,6 +211,24 @@ def test_outcomes_do_not_depend_on_waves_or_on_time(stop):
     assert quick == found(3, Toy(threading.Event()))
 
 
+def test_outcomes_do_not_depend_on_the_other_theorems():
+    """Some of them, at their places; each is told of once, as it is returned."""
+    theorems = [*many()[:-3], Theorem("b", "broken"), *many()[-2:]]
+    made = rules(4, 5, waves=2, stop_all_on_first=False)
+    seen = []
+
+    def found(places):
+        model = Script(lambda state, row: "abcx"[(row * 2654435761 >> 7) % 4])
+        asked = [theorems[place] for place in places]
+        more = {"places": places, "on_done": lambda *one: seen.append(one)}
+        return sample(model, Toy(), asked, made, **more).outcomes
+
+    every = found(range(len(theorems)))
+    assert sorted(seen, key=lambda one: one[0]) == list(enumerate(every))
+    assert found((3, 1, 9)) == [every[3], every[1], every[9]]
+    assert every[3] != every[1] and every[9].crashed
+
+
 def test_tactics_are_checked_by_another_thread():
     """Never where the model writes; and a fault there comes out here."""
     env = Toy()
@@ -349,5 +370,9 @@ def test_waves_of_theorems_are_searched_as_each_alone():
     together = search(Chooser(table), Toy(), theorems, made).outcomes
     alone = [only(search(Chooser(table), Toy(), [t], made)) for t in theorems]
     assert together == alone
+    seen, places = {}, (9, 8, 2, 3, 0)
+    more = {"places": places, "on_done": seen.__setitem__}
+    assert search(Chooser(table), Toy(), theorems, made, **more).outcomes == together
+    assert [seen[place] for place in places] == together
     assert [o.solved for o in alone] == [True, True, False, False, True]
     assert alone[3].crashed == "no such statement"

@@ -210,7 +210,7 @@ def declared(variant: str) -> dict:
     return {handle.name: handle for handle in declare(config).handles}
 
 
-@pytest.mark.parametrize("variant, seed", [("mini", 0), ("paper_base", 42)])
+@pytest.mark.parametrize("variant, seed", [("report", 0), ("paper_base", 42)])
 def test_rounds_go_on_as_their_regime_says(variant, seed):
     """Joint from SFT with all harvests, continue from the last with its own alone.
 
@@ -244,6 +244,14 @@ def test_rounds_go_on_as_their_regime_says(variant, seed):
     assert tokens["tokens_of"].name == f"cot-{seed}"
     data, cot = (found[f"{name}-{seed}"].inputs for name in ("sft-data", "cot"))
     assert data["training"] == cot["training"] and data["start"] is cot["start"]
+
+
+def test_the_report_goes_on_from_the_miniature():
+    """In the same folder it finds all but what follows the last round, and the page."""
+    one, three = declared("mini"), declared("report")
+    again = {name for name in one if one[name].fingerprint != three[name].fingerprint}
+    longer = {"cot-longer-0", "prove-cot-longer-0", "predict-cot-longer-0"}
+    assert again == longer | {"report"}
 
 
 @pytest.mark.parametrize("variant", ["paper_base", "paper_plus"])
