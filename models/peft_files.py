@@ -147,7 +147,8 @@ def save_adapters(
 def load_adapters(folder: str | Path, cfg: DecoderConfig, dtype=jnp.float32) -> Loaded:
     """What a folder holds that PEFT, or `save_adapters`, wrote.
 
-    The targets are the names of the kernels that have adapters.
+    The targets are the names of the kernels that have adapters. Arrays are NumPy's, on
+    the host: where they go on devices, and how they are split, is the caller's to say.
 
     Raises:
       CheckpointError: the folder cannot be read, asks for more than LoRA (DoRA, biases,
@@ -164,7 +165,7 @@ def load_adapters(folder: str | Path, cfg: DecoderConfig, dtype=jnp.float32) -> 
     head = None
     if config.get("task_type") == CLASSIFIER:
         kernel = _tensor(path, tensors, HEAD, (cfg.d_model, 1))
-        head = {"kernel": jnp.asarray(kernel, dtype)}
+        head = {"kernel": kernel.astype(dtype, copy=False)}
         del tensors[HEAD]
     unknown = sorted(key for key in tensors if key not in places)
     if unknown:
@@ -195,7 +196,7 @@ def load_adapters(folder: str | Path, cfg: DecoderConfig, dtype=jnp.float32) -> 
             value[row] = _tensor(
                 path, tensors, _key(cfg, kernel, part.upper(), layer), one
             )
-        flat[name] = jnp.asarray(value.reshape(shape), dtype)
+        flat[name] = value.reshape(shape).astype(dtype, copy=False)
     return Loaded(unflatten_names(flat), lora, head)
 
 

@@ -258,7 +258,7 @@ def _prefills(cfg, params, shared, request: Request):
     """(prefilled prompts, [(row among them, request row), ...]) of group after group.
 
     Long prompts go first, and prompts of one width together. A generator: a group is
-    run when the slots ask for it.
+    run when the slots ask for it. It keeps none, so that they go with the caller's.
     """
     samples, rows_of = request.samples, {}
     for i, prompt in enumerate(request.prompts):
@@ -285,11 +285,8 @@ def _prefills(cfg, params, shared, request: Request):
             first = False
             count = fill_rows(full, cfg.mesh)
             tokens, lengths = pad_rows(group, count, width)
-            prefilled = slots_lib.prefill(
-                cfg, params, shared, prefix_length, tokens, lengths
-            )
             yield (
-                prefilled,
+                slots_lib.prefill(cfg, params, shared, prefix_length, tokens, lengths),
                 deque((r, row) for r, p in enumerate(group) for row in rows_of[p]),
             )
 
@@ -324,7 +321,7 @@ def _stream(cfg, params, request: Request) -> Iterator[Response]:
     prefix_length = jnp.int32(len(request.prefix))
     groups = _prefills(cfg, params, shared, request)
     waiting = len(request.row_ids)
-    entering = deque()
+    prefilled, entering = None, deque()
     owner = [-1] * rows  # the request's row in each slot
 
     while True:
@@ -343,6 +340,8 @@ def _stream(cfg, params, request: Request) -> Iterator[Response]:
             state = slots_lib.insert(
                 cfg, request.sampling, state, prefilled, entries, request.key
             )
+            if not entering:  # room for the next group, and while decoding
+                prefilled = None
         occupied = rows - len(free)
         if not occupied:
             return

@@ -270,7 +270,7 @@ def fit(
             if signal := requested(steps):
                 raise _preempted(signal, int(state.step), steps)
             if cfg.use_best:
-                state = _restore_best(store, state)
+                state = restore_best(store, state)
         return Fitted(state if kept is None else kept, log.rows)
 
 
@@ -306,8 +306,11 @@ def _stop_row(best: Best) -> dict[str, float]:
     }
 
 
-def _restore_best(store, state: TrainState) -> TrainState:
-    """The saved state of the best evaluation; the given one is freed first."""
+def restore_best(store, state):
+    """The saved state of the best evaluation; the given one is freed first.
+
+    The given one stays where it is the best, or none has been evaluated.
+    """
     step = store.best_step()
     if step is None or step == int(state.step):
         return state

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from models import decoder, reward_model, sampler
+from models.adapters import adapters_of, attach, detach
 from models.sharding import fill_rows
 from train.advantages import ESTIMATORS
 from train.decoder import flops_per_token
@@ -48,8 +49,9 @@ def ppo_pieces(cfg: RunConfig, given: Given, mesh: Mesh) -> list[Piece]:
 def _resident(cfg: RunConfig, given: Given, mesh: Mesh):
     """What PPO keeps in HBM all the time: (models, state, reference, judge).
 
-    With adapters the reference is the base of all; the judge is its adapters and head,
-    where its architecture is the policy's, else a model of its own.
+    With adapters the reference is the base of all, under those that the policy starts
+    from where there are some (planned with the rank of `lora`); the judge is its
+    adapters and head, where its architecture is the policy's, else a model of its own.
     """
     reference = policy = abstract_params(decoder.param_shapes(given.model), mesh)
     judge = critic = None
@@ -64,13 +66,16 @@ def _resident(cfg: RunConfig, given: Given, mesh: Mesh):
         head = abstract_params({"head": {"kernel": kernel}}, mesh)
         critic = {**head, "adapters": without_output(policy)}
         roles = adapted(lora, lora)
-        if shares_base(cfg, given):  # frozen: as `ppo_roles.frozen` keeps them
 
-            def kept(x):
-                shape = jax.ShapeDtypeStruct(x.shape, given.model.compute_dtype)
-                return placed(shape, x.sharding)
+        def frozen(x):  # as `ppo_roles.frozen` keeps them
+            shape = jax.ShapeDtypeStruct(x.shape, given.model.compute_dtype)
+            return placed(shape, x.sharding)
 
-            judge = {**head, "adapters": jax.tree.map(kept, critic["adapters"])}
+        if cfg.policy_adapter is not None:
+            fixed = jax.tree.map(frozen, policy)
+            reference = attach(reference, fixed, lora.scale)
+        if shares_base(cfg, given):
+            judge = {**head, "adapters": jax.tree.map(frozen, critic["adapters"])}
     models = Models(given.model, make_optimizer(cfg.optimizer, STEPS, policy))
     value = None
     if ESTIMATORS[cfg.ppo.estimator].critic:
@@ -106,11 +111,14 @@ def shares_base(cfg: RunConfig, given: Given) -> bool:
 
 def _parts(cfg: RunConfig, state: PPOState, reference, judge) -> dict:
     """What `_resident` has, by name: each array once."""
+    fixed = {"reference": reference}
+    if cfg.lora is not None:
+        fixed = {"base": detach(reference), "reference": adapters_of(reference)}
     return {
         "policy": state.policy.params,
         "optimizer": state.policy.opt_state,
         "critic": state.value,
-        "reference" if cfg.lora is None else "base": reference,
+        **fixed,
         "reward model": judge,
     }
 

@@ -104,8 +104,8 @@ def rollout_pieces(
     """
     total = wanted.prompts * wanted.samples
     rows = fill_rows(min(wanted.rows, sampler.power_of_two(total)), mesh)
-    width = sampler.bucket(wanted.prompt_length)
-    cache = width + wanted.max_new_tokens
+    width = sampler.bucket(wanted.prompt_length, sampler.LEAST_WIDTH)
+    cache = sampler.bucket(wanted.prompt_length) + wanted.max_new_tokens
     cache += -cache % 8
     make = partial(
         slots.empty, model, wanted.rules, rows=rows, cache=cache,
@@ -136,6 +136,11 @@ def rollout_pieces(
                 beside,
             )
         )
+    waiting = ()
+    if total > rows:  # a group of prompts lies ready until the last has found a slot
+        run = partial(slots.prefill, model)
+        made_ready = jax.eval_shape(run, params, shared, none, prompts, lengths)
+        waiting = _like(mesh, made_ready)
     kept = (made.keys, made.values, *shared)
     waves = -(-total // rows) + wanted.baseline * -(-wanted.prompts // rows)
     return [
@@ -149,7 +154,7 @@ def rollout_pieces(
             waves * wanted.max_new_tokens,
             # Causal attention counts half of what a row's last tokens see.
             flops(2 * (wanted.prefix + cache)) * rows,
-            beside,
+            {**beside, "prompts": waiting},
         ),
         Piece(
             "prefill",

@@ -43,7 +43,7 @@ from train.decoder import check_rows
 from train.distributed import by_first
 from train.errors import ConfigError
 from train.keys import purpose_key
-from train.loop import Fitted, LoopConfig, fit
+from train.loop import Fitted, LoopConfig, fit, restore_best
 from train.mesh import batch_sharding
 from train.optim import Optimizer, OptimizerConfig, make_optimizer
 from train.ppo_config import PPOConfig
@@ -53,18 +53,20 @@ from train.ppo_terms import (
     by_chunks,
     estimate,
     experience,
+    few_tokens,
     measure,
     minibatch_rows,
     over_minibatches,
     policy_loss,
     response_scores,
     scoring_rules,
+    shared_scores,
     state_values,
     value_loss,
 )
 from train.prompts import PromptOrder, Prompts
 from train.rewards import Rewards
-from train.state import TrainState, abstract_state, init_state, state_shardings
+from train.state import TrainState, init_state, state_shardings
 from train.step import make_train_step, whole_placer
 
 
@@ -147,15 +149,27 @@ def make_update(
         )
     chunks = cfg.responses // cfg.minibatch * cfg.accum
 
-    def update(state: PPOState, reference, rows: Experience, run_key):
+    def scores(state: PPOState, reference, rows: Experience):
+        """Of policy (log-probs, entropies), the same of the reference, and values."""
+        policy = state.policy.params
+        critic = None if state.value is None else state.value.params
+        if critic is not None and few_tokens(models.policy, rows, chunks):
+            params = roles.stacked(policy, critic, reference)
+            if params is not None:
+                score = functools.partial(
+                    shared_scores, models.policy, rules, params, critic["head"]
+                )
+                return by_chunks(score, rows, chunks)
+
         def scored(score, params):
             return by_chunks(lambda part: score(params, part, reference), rows, chunks)
 
-        old, entropy = scored(policy_score, state.policy.params)
-        ref, _ = scored(reference_score, reference)
-        values = jnp.zeros_like(old)
-        if state.value is not None:
-            values = scored(value_score, state.value.params)
+        own, ref = scored(policy_score, policy), scored(reference_score, reference)
+        values = jnp.zeros_like(own[0])
+        return own, ref, values if critic is None else scored(value_score, critic)
+
+    def update(state: PPOState, reference, rows: Experience, run_key):
+        (old, entropy), (ref, _), values = scores(state, reference, rows)
         batch, ratio = estimate(cfg, rows, old, ref, values, state.kl_coef)
 
         def minibatch(carry, chosen):
@@ -255,6 +269,7 @@ def ppo(
     identity: Mapping = {},  # noqa: B006 (never mutated)
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    consume: bool = False,
     **options,
 ) -> Fitted:
     """Trains a policy on the rewards of its own responses; see `train.loop.fit`.
@@ -270,6 +285,8 @@ def ppo(
       evaluate: `the policy's parameters -> {"eval/...": ...}`; with `loop.keep_best`
         the checkpoint whose `loop.best` is best is kept, see `best_state`;
         `loop.eval_start` has the policy as it was among them.
+      consume: gives params and those of `value` away, which are copied otherwise: for
+        those that no other role is made of, neither `reference` nor a reward model.
       options: of the sampler (`slots`, `shrink`, ...).
 
     Returns:
@@ -290,8 +307,9 @@ def ppo(
             whole_placer(mesh), reference=reference, roles=roles, **options,
         )  # fmt: skip
     models, state = start(
-        model, params, cfg, value, optimizer, value_optimizer or optimizer, roles
-    )
+        model, params, cfg, value, optimizer, value_optimizer or optimizer, roles,
+        consume=consume,
+    )  # fmt: skip
     run_key = jax.jit(
         lambda: jax.random.key(cfg.seed), out_shardings=state.kl_coef.sharding
     )()
@@ -350,8 +368,13 @@ def start(
     optimizer: OptimizerConfig,
     value_optimizer: OptimizerConfig,
     roles: Roles = WHOLE,
+    *,
+    consume: bool = False,
 ) -> tuple[Models, PPOState]:
-    """Optimizers, and the state before the first iteration; copies the parameters."""
+    """Optimizers, and the state before the first iteration.
+
+    It has copies of the parameters, or with `consume` the parameters themselves.
+    """
     critic = ESTIMATORS[cfg.estimator].critic
     if critic and value is None:
         raise ConfigError(
@@ -359,12 +382,13 @@ def start(
         )
     steps = cfg.iterations * cfg.updates
     models = Models(model, make_optimizer(optimizer, steps, params), roles=roles)
-    policy, critic_state = init_state(params, models.optimizer), None
+    policy = init_state(params, models.optimizer, copy=not consume)
+    critic_state = None
     if critic:
         architecture, value_params = value
         chosen = make_optimizer(value_optimizer, steps, value_params)
         models = models._replace(value=architecture, value_optimizer=chosen)
-        critic_state = init_state(value_params, chosen)
+        critic_state = init_state(value_params, chosen, copy=not consume)
     everywhere = policy.step.sharding
     return models, PPOState(
         policy,
@@ -379,7 +403,8 @@ def best_state(
 ) -> tuple[PPOState, int]:
     """(state, iteration) of the kept checkpoint whose metric `loop.best` is best.
 
-    state: gives shapes and shardings. Raises CheckpointError where none has the metric.
+    state: of the end of the run, consumed. Raises CheckpointError where none has the
+    metric.
     """
     from train.checkpoint import Checkpoints
 
@@ -391,7 +416,7 @@ def best_state(
         step = store.best_step()
         if step is None:
             raise CheckpointError(f"{folder}: no checkpoint has {loop.best!r}")
-        return store.restore(step, abstract_state(state)), step
+        return restore_best(store, state), step
 
 
 def spread(mesh):

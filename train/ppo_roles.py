@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from models import adapters as adapters_lib
 from models import decoder, heads
@@ -31,12 +32,13 @@ class Roles(NamedTuple):
 
     They are put together inside of each function, so that the base is an argument of
     it, as the reference is. stacked: (policy's, critic's, reference) -> a decoder for
-    `train.ppo_terms.shared_scores`; only of adapters.
+    `train.ppo_terms.shared_scores`; None where they are not adapters of the same
+    kernels.
     """
 
     policy: Callable[[Any, Any], Any]
     value: Callable[[Any, Any], Any]
-    stacked: Callable[[Any, Any, Any], Any] | None = None
+    stacked: Callable[[Any, Any, Any], Any]
 
 
 def whole(trained, reference):
@@ -44,7 +46,11 @@ def whole(trained, reference):
     return trained
 
 
-WHOLE = Roles(whole, whole)
+def apart(own, critic, reference) -> None:
+    """Models of their own have no pass to share."""
+
+
+WHOLE = Roles(whole, whole, apart)
 
 
 def adapted(policy: LoRAConfig, value: LoRAConfig) -> Roles:
@@ -58,6 +64,8 @@ def adapted(policy: LoRAConfig, value: LoRAConfig) -> Roles:
         return over(detach(reference), adapters, value.scale, head)
 
     def stacked(own, critic, reference):
+        if jax.tree.structure(own) != jax.tree.structure(critic["adapters"]):
+            return None
         stay = adapters_of(reference) or jax.tree.map(jnp.zeros_like, own)
         roles = stack_roles([own, stay, critic["adapters"]])
         scales = policy.scale, policy.scale, value.scale
@@ -75,7 +83,8 @@ class Start(NamedTuple):
     """What a run of PPO begins with: arguments of `train.ppo.ppo`, and beside them
 
     judge: the reward model, None without one
-    adapters: those of the policy, None in full fine-tuning
+    adapters: those of the policy, None in full fine-tuning. With adapters, what is
+      trained is part of nothing else: the run may have `params` and `value` themselves
     """
 
     params: Any
@@ -115,7 +124,8 @@ def adapted_start(
     base = reference = given.base
     if own is not None:
         given = given._replace(trained=_placed(own.adapters, mesh), config=own.lora)
-        reference = attach(base, frozen(model, given.trained), own.lora.scale)
+        fixed = frozen(model, given.trained)
+        reference = attach(base, fixed, own.lora.scale)
     lora = settings.config()
     if isinstance(judge, Loaded):
         lora = judge.lora
@@ -128,20 +138,28 @@ def adapted_start(
     value = _placed(value, mesh)
     if isinstance(judge, Loaded):
         fixed = frozen(model, value["adapters"])
-        scored = over(base, fixed, lora.scale, value["head"])
+        scored = over(base, fixed, lora.scale, jax.tree.map(jnp.copy, value["head"]))
         judge = RewardModel(model, scored, {})
     roles = adapted(given.config, lora)
     return Start(given.trained, (model, value), reference, roles, judge, given)
 
 
 def frozen(model: DecoderConfig, adapters):
-    """Adapters that stay as they are, in the dtype that they are computed in.
+    """A copy of adapters that stays, in the dtype that they are computed in.
 
     No result changes by it; what is trained is float32.
     """
-    dtype = model.compute_dtype
-    return jax.tree.map(lambda x: x if x.dtype == dtype else x.astype(dtype), adapters)
+    return jax.tree.map(lambda x: jnp.array(x, model.compute_dtype), adapters)
 
 
 def _placed(tree, mesh):
-    return tree if mesh is None else jax.device_put(tree, param_shardings(tree, mesh))
+    """Arrays of the host, or of a device, where the mesh wants them."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+
+    def placed(x, sharding):
+        if isinstance(x, np.ndarray):  # which every process has: each takes its parts
+            return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+        return jax.device_put(x, sharding)
+
+    return jax.tree.map(placed, tree, param_shardings(tree, mesh))

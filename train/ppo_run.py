@@ -340,6 +340,7 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
         loaded = from_pretrained(cfg.policy, cfg.dtype, mesh, quantize=kept)
         begin = make_start(cfg, ready.model, loaded.params, adapters, mesh)
         loaded, score = loaded._replace(params=None), None
+        adapters.clear()  # on the devices by now
         if begin.judge is not None:
             judge = begin.judge
             score = partial(reward_model.score_places, judge.cfg, judge.params)
@@ -360,6 +361,7 @@ def run(cfg: RunConfig, workdir: Path | str) -> tuple[Path, list[dict]]:
             identity={"config": lasting(cfg), "answers": _digest(ready.problems)},
             evaluate=evaluate,
             mesh=mesh,
+            consume=begin.adapters is not None,
             slots=cfg.sampling.slots,
         )
         if cfg.loop.keep_best:

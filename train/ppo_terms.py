@@ -25,6 +25,9 @@ from train.losses import Loss
 from train.ppo_config import PPOConfig, Quirks
 from train.rewards import Rewards, ended
 
+# Tokens of a role in a pass, up to which all roles share one; see `few_tokens`.
+FEW_TOKENS = 64
+
 
 class Experience(NamedTuple):
     """A rollout and its rewards, rows in the order of the rollout.
@@ -102,10 +105,8 @@ def shared_scores(
 ):
     """Log-probs and entropies of policy and reference, and values, by one pass.
 
-    Equal to `response_scores`, twice, and `state_values`: three times the rows go
-    through the base at once, whose kernels are read and widened once. It pays where a
-    pass has few tokens (NF4, two CPU cores: 32 of them 1.4 times as fast, 256 and more
-    not at all); an update has many, and scores each role on its own.
+    Equal, to rounding, to `response_scores`, twice, and `state_values`: three times the
+    rows go through the base at once, whose kernels are read and widened once.
 
     Args:
       params: of a decoder; its adapters are those of policy, reference and critic,
@@ -124,6 +125,20 @@ def shared_scores(
     own, reference = (jax.tree.map(lambda x, s=s: x[s], found)
                       for s in (slice(N), slice(N, None)))  # fmt: skip
     return own, reference, _within(heads.scalar(head, states[2 * N :]), rows)
+
+
+def few_tokens(model: DecoderConfig, rows: Experience, chunks: int) -> bool:
+    """Whether the roles score these rows faster by one pass than by one for each.
+
+    A base is read and widened once for all tokens of a pass: beside their products that
+    counts for little, unless they are few. (In 4 bits, two CPU cores: 16 tokens a chunk
+    2.2 times as fast, 64 tokens 1.4, 256 not at all.) Long responses have many in every
+    chunk, and three roles in a pass would only need three times the memory. On a mesh a
+    pass of three would have to move the rows of each, which are spread over it.
+    """
+    count = rows.tokens.shape[0] // chunk_count(rows, chunks)
+    width = rows.prompts.shape[1] + rows.tokens.shape[1]
+    return model.mesh is None and count * width <= FEW_TOKENS
 
 
 def _within(values, rows: Experience):
@@ -164,11 +179,16 @@ def by_chunks(fn, tree, chunks: int):
     compile to the same code. Without, a policy and its copy, scored in one program, are
     fused differently and differ in the last bit, so that their KL is not 0.
     """
-    rows = jax.tree.leaves(tree)[0].shape[0]
-    if chunks == 1:
-        chunks = 2 if rows % 2 == 0 else rows
-    done = jax.lax.map(fn, dealt(tree, chunks))
+    done = jax.lax.map(fn, dealt(tree, chunk_count(tree, chunks)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), done)
+
+
+def chunk_count(tree, chunks: int) -> int:
+    """Chunks that `by_chunks` makes of arrays [N, ...]."""
+    rows = jax.tree.leaves(tree)[0].shape[0]
+    if chunks > 1:
+        return chunks
+    return 2 if rows % 2 == 0 else rows
 
 
 def dealt(tree, chunks: int):

@@ -1,5 +1,8 @@
 """Equal prompts share a prefill, and room may be asked for: no response changes."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from helpers.sampling import KEY, TINY, params_of, random_prompts
@@ -42,6 +45,33 @@ def test_equal_prompts_are_prefilled_once(size, monkeypatch):
     for i, prompt in enumerate(PROMPTS):
         assert together.response(i) == generate([prompt], [i]).response(0)
     assert len({tuple(together.response(i)) for i in (0, 2, 3, 6, 7, 8)}) > 1
+
+
+def test_prompts_stay_in_memory_only_while_rows_of_them_wait(monkeypatch):
+    """None are left when others are prefilled, nor while the last rows decode.
+
+    Three samples for four slots: of the second prompt two wait in the first decoding.
+    """
+    made, alive, prefill, decode = [], [], slots.prefill, slots.decode
+
+    def count():
+        gc.collect()
+        return sum(ref() is not None for ref in made)
+
+    def counted(*args):
+        assert not count()
+        found = prefill(*args)
+        made.append(weakref.ref(found.logits))
+        return found
+
+    def decoding(*args):
+        alive.append(count())
+        return decode(*args)
+
+    monkeypatch.setattr(slots, "prefill", counted)
+    monkeypatch.setattr(slots, "decode", decoding)
+    generate(SOME, list(range(9)), samples=3, slots=4)
+    assert len(made) == 3 and (alive[0], alive[-1]) == (1, 0)
 
 
 def test_room_for_longer_prompts_changes_nothing_and_is_compiled_once():

@@ -40,19 +40,26 @@ def config(variant="qlora", mesh=(2, 4), ppo=(), **changes):
     )
 
 
-def held(cfg, name):
-    """{function: bytes a device of all that the roles are made of}."""
+def parts(cfg, name):
+    """{function: {part: bytes a device}}, without activations."""
     mesh = AbstractMesh((1, cfg.mesh.fsdp, cfg.mesh.tensor, 1), MESH_AXES,
                         (AxisType.Auto,) * 4)  # fmt: skip
     model = on_tpu(dataclasses.replace(plan_models.MODELS[name], dtype=cfg.dtype), cfg)
     return {
-        piece.name: sum(
-            shard_bytes(tree)
+        piece.name: {
+            name: shard_bytes(tree)
             for parts in (piece.held, piece.beside)
             for name, tree in parts.items()
-            if name in ROLES
-        )
+        }
         for piece in pieces(cfg, Given(model, model), mesh)
+    }
+
+
+def held(cfg, name):
+    """{function: bytes a device of all that the roles are made of}."""
+    return {
+        function: sum(size for part, size in found.items() if part in ROLES)
+        for function, found in parts(cfg, name).items()
     }
 
 
@@ -75,6 +82,24 @@ def test_every_function_has_one_base_beside_it():
     assert found["reward scores"] == update
     for name in ("decode step", "prefill"):  # which take adapters in bfloat16, too
         assert found[name] == update + 2 * adapters
+
+
+def test_adapters_of_the_reference_and_waiting_prompts_are_counted():
+    """Closed form: adapters that the policy starts from stay, in bfloat16, everywhere;
+    64 prompts of 256 tokens lie beside decoding where more wait for 144 slots.
+    """
+    cfg, model = config(mesh=(1, 1)), plan_models.MODELS["llama2-7b"]
+    lora = adapter_shapes(param_shapes(model), cfg.lora.config())
+    adapters = sum(x.size for x in lora.values())
+    plain = parts(cfg, "llama2-7b")
+    adapted = parts(dataclasses.replace(cfg, policy_adapter="x"), "llama2-7b")
+    for name, found in adapted.items():
+        assert found == plain[name] | {"reference": 2 * adapters}
+    keys = model.n_layers * model.n_kv_heads * model.head_dim * 256
+    prompts = 64 * (2 * 2 * keys + 4 * model.vocab_size + 4)
+    assert plain["decode step"]["prompts"] == prompts
+    at_once = config(mesh=(1, 1), ppo={"prompts": 144, "minibatch": 144})
+    assert parts(at_once, "llama2-7b")["decode step"]["prompts"] == 0
 
 
 def test_in_full_there_are_four_models():

@@ -12,16 +12,17 @@ from helpers.entry import CONFIGS, call, checkpoint
 from helpers.tiny_run import exact, same_bits
 
 from models import decoder, heads, reward_model
-from models.adapters import LoRAConfig, init_adapters, merge
+from models.adapters import LoRAConfig, detach, init_adapters, merge
 from models.params import count, flatten_names
 from models.peft_files import Loaded, load_adapters, save_adapters
 from models.pretrained import from_pretrained
 from models.sampling import Sampling
 from train import ppo as ppo_lib
-from train import ppo_run
+from train import ppo_run, ppo_terms
 from train.errors import ConfigError
 from train.lora import LoRASettings
-from train.ppo_roles import adapted_start, whole_start
+from train.mesh import make_mesh
+from train.ppo_roles import WHOLE, adapted_start, whole_start
 from train.ppo_run import RewardSettings, RunConfig, check_adapted
 from train.ppo_terms import response_scores, shared_scores, state_values
 
@@ -81,20 +82,45 @@ def test_there_is_one_base_in_memory():
 
 
 def test_roles_are_put_together_from_the_same_arrays():
-    """Identity of arrays: all that the four roles are made of is given to them once."""
+    """Identity of arrays: one base in all four roles, what is trained in its own only.
+
+    So a run may give away what it starts from: nothing that stays is part of it.
+    """
     begin = adapted_start(
         tiny.CFG, tiny.policy(), LORA, random_adapters(1, scored=True),
         random_adapters(2),
     )  # fmt: skip
     critic = begin.value[1]
-    roles = (
-        begin.roles.policy(begin.params, begin.reference),
-        begin.roles.value(critic, begin.reference),
-        begin.judge.params,
-        begin.reference,
-    )
-    given = {id(x) for x in jax.tree.leaves((tiny.policy(), begin.params, critic))}
-    assert {id(x) for x in jax.tree.leaves(roles)} == given
+
+    def ids(tree):
+        return {id(x) for x in jax.tree.leaves(tree)}
+
+    policy = begin.roles.policy(begin.params, begin.reference)
+    value = begin.roles.value(critic, begin.reference)["decoder"]
+    judge = begin.judge.params["decoder"]
+    assert ids(detach(policy)) == ids(detach(begin.reference)) == ids(tiny.policy())
+    body = {name: part for name, part in tiny.policy().items() if name != "lm_head"}
+    assert ids(detach(value)) == ids(detach(judge)) == ids(body)
+    assert ids(policy) - ids(tiny.policy()) == ids(begin.params)
+    assert not ids((begin.params, critic)) & ids((begin.judge.params, begin.reference))
+
+
+@pytest.mark.parametrize("consume", [False, True])
+def test_a_state_takes_the_arrays_that_are_given_away(consume):
+    """Identity of buffers: all that is trained is in memory once, else twice."""
+    judge = random_adapters(1, scored=True)
+    begin = adapted_start(tiny.CFG, tiny.policy(), LORA, judge)
+    _, state = ppo_lib.start(
+        tiny.CFG, begin.params, tiny.config(), begin.value, tiny.ADAM, tiny.ADAM,
+        begin.roles, consume=consume,
+    )  # fmt: skip
+
+    def buffers(*trees):
+        return {x.unsafe_buffer_pointer() for x in jax.tree.leaves(trees)}
+
+    given = buffers(begin.params, begin.value[1])
+    taken = buffers(state.policy.params, state.value.params)
+    assert taken == given if consume else not taken & given
 
 
 def test_adapters_that_a_policy_starts_from_stay_with_the_reference():
@@ -170,6 +196,62 @@ def test_one_pass_gives_the_scores_of_separate_ones():
         lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted
     )
     assert np.abs(wanted[0][0] - wanted[1][0]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("rows", "chunks", "mesh", "few"),
+    [
+        (4, 2, None, True),  # 2 rows of 3 + 5 tokens
+        (20, 2, None, False),
+        (20, 10, None, True),
+        (8, 1, None, True),  # of two chunks: see `by_chunks`
+        (16, 1, None, True),
+        (18, 1, None, False),
+        (4, 2, make_mesh(), False),
+    ],
+)
+def test_one_pass_is_for_few_tokens(rows, chunks, mesh, few):
+    """Closed form: rows of a chunk x their width, at most 64, and not on a mesh."""
+    model = dataclasses.replace(tiny.CFG, mesh=mesh)
+    given = tiny.random_rows(np.random.default_rng(0), rows=rows)
+    assert ppo_terms.few_tokens(model, given, chunks) == few
+
+
+def test_adapters_of_other_kernels_have_passes_of_their_own():
+    """None in the place of stacked adapters: each role is then scored by itself."""
+    other = dataclasses.replace(LORA, targets=("layers/attn/*",))
+    judge = random_adapters(3, scored=True)
+    begin = adapted_start(tiny.CFG, tiny.policy(), other, judge)
+    roles = begin.params, begin.value[1], begin.reference
+    assert begin.roles.stacked(*roles) is None
+    assert WHOLE.stacked(*roles) is None
+
+
+def test_an_update_of_few_tokens_scores_all_roles_by_one_pass(monkeypatch):
+    """Equality to rounding of state and metrics with the limit at no tokens."""
+    settings = tiny.config(prompts=4, samples=1, minibatch=4)
+    begin = adapted_start(
+        tiny.CFG, tiny.policy(), dataclasses.replace(LORA, base="nf4"),
+        random_adapters(3, scored=True), random_adapters(2),
+    )  # fmt: skip
+    done, passes = [], []
+
+    def counted(*args):
+        passes.append(limit)
+        return shared_scores(*args)
+
+    monkeypatch.setattr(ppo_lib, "shared_scores", counted)
+    for limit in (64, 0):
+        monkeypatch.setattr(ppo_terms, "FEW_TOKENS", limit)
+        models, state = ppo_lib.start(
+            tiny.CFG, begin.params, settings, begin.value, tiny.ADAM, tiny.ADAM,
+            begin.roles,
+        )  # fmt: skip
+        update = ppo_lib.make_update(models, settings, RULES)
+        done.append(update(state, begin.reference, ROWS, jax.random.key(0)))
+    assert passes == [64]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *done)
+    assert not same_bits(done[0][0].value.params, begin.value[1])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from helpers import tiny_ppo as tiny
 from helpers.tiny_run import exact, same_bits
 
 from train import ppo as ppo_lib
+from train.checkpoint import Checkpoints
 from train.errors import ConfigError
 from train.loop import LoopConfig
 
@@ -54,7 +55,7 @@ def test_kill_between_rollout_and_update_then_resume(straight, tmp_path):
     assert len(set(coefs)) == 4  # the controller moved, so it had to be restored
 
 
-def test_the_best_checkpoint_by_validation_is_kept(straight, tmp_path):
+def test_the_best_checkpoint_by_validation_is_kept(straight, tmp_path, monkeypatch):
     """Equality: the state of the iteration whose error was lowest, not the last one."""
     errors, seen = iter([0.5, 0.1, 0.4, 0.3]), []
 
@@ -67,6 +68,13 @@ def test_the_best_checkpoint_by_validation_is_kept(straight, tmp_path):
         best="eval/error",
     )  # fmt: skip
     loop = LoopConfig(best="eval/error")
+    ended, read = jax.tree.leaves(fitted.state), Checkpoints.restore
+
+    def restore(*args):
+        assert all(x.is_deleted() for x in ended)  # never two states at once
+        return read(*args)
+
+    monkeypatch.setattr(Checkpoints, "restore", restore)
     state, iteration = ppo_lib.best_state(tmp_path, fitted.state, loop)
     assert iteration == int(state.iteration) == 2
     assert same_bits(state.params, seen[1]) and not same_bits(state.params, seen[3])
