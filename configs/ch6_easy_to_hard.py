@@ -51,6 +51,14 @@ paper_apps, paper_apps_34b: Code Llama on APPS (Table 6.3).
 
     Expect that the best of 16 programs solves 7.4% of all problems, with 34B 13.0%,
     and greedy ones 4.0% and 8.0%.
+
+Each is planned without a checkpoint for the chips of one host, all that research.run
+takes: four of v5p for 7B, as
+
+    python -m train.plan --config=configs/ch6_easy_to_hard.py:paper \
+        --topology=v5p:2x2x1 --model=llemma-7b       (of programs: codellama-7b)
+
+and the _34b with --topology=tpu7x:2x2x1 --model=llemma-34b (codellama-34b).
 """
 
 from ml_collections import config_dict
@@ -106,14 +114,9 @@ def demo(c):
     c.pretrain = dict(epochs=5.0, batch_size=32, length=64, optimizer=adamw(3e-3))
     c.sft = dict(epochs=6.0, batch_size=16, length=128, optimizer=adamw(3e-3))
     c.sampled = dict(
-        votes=16,
-        counts=(1, 2, 4, 8, 16),
-        temperature=0.7,
-        top_k=20,
-        max_new_tokens=112,
-        slots=256,
-        repeats=20,
-    )
+        votes=16, counts=(1, 2, 4, 8, 16), temperature=0.7, top_k=20,
+        max_new_tokens=112, slots=256, repeats=20,
+    )  # fmt: skip
     c.evaluators = dict(
         kinds=("prm",),
         drawn=dict(samples=5, temperature=1.2, top_k=0, max_new_tokens=112, slots=256),
@@ -258,14 +261,9 @@ def paper_math(c, lr, accum):
     )
     c.sft = dict(epochs=EPOCHS, batch_size=128, length=768, accum=accum)
     c.sampled = dict(
-        votes=256,
-        counts=(1, 16, 256),
-        temperature=0.7,
-        top_k=20,
-        max_new_tokens=768,
-        slots=256,
-        repeats=20,
-    )
+        votes=256, counts=(1, 16, 256), temperature=0.7, top_k=20, max_new_tokens=768,
+        slots=256, repeats=20,
+    )  # fmt: skip
     c.icl = dict(count=4, length=2048)  # their number is not in the thesis
     c.evaluators = dict(
         kinds=("orm", "prm", "oprm"),

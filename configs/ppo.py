@@ -13,8 +13,11 @@ prm800k, metamath: Llemma-7B at the thesis's settings (chapter 6; appendix of th
   python -m train.ppo --config=configs/ppo.py:prm800k --config.policy=DIR \
       --config.reward_model=DIR --config.prompts=FILE.jsonl \
       --config.validation=FILE.jsonl --workdir=runs/ppo_prm800k
-  TPU v5p, 64 chips; not measured yet. Expect `eval/accuracy` near 0.29 on MATH500.
-  Answers are compared by MATH's rules (`rewards.equal`).
+  For 64 chips of TPU v5e, as README ("Pods") launches it; not run yet. Planned by
+  python -m train.plan --config=configs/ppo.py:prm800k --topology=v5e:8x8 \
+      --model=llemma-7b
+  Expect `eval/accuracy` near 0.29 on MATH500. Answers are compared by MATH's rules
+  (`rewards.equal`).
 faithful: prm800k with the quirks of the original code, but for its penalty of the
   form: there, up to 1 is taken off where the solution before "# Answer" does not
   state the answer, in a box, as $answer$ (half) or as it is (a quarter left). Here, as
@@ -28,6 +31,7 @@ qlora: policy, critic and reward model as adapters of rank 64 over one base in 4
   (on fewer devices set mesh.tensor). Not run yet. Planned by
   python -m train.plan --config=configs/ppo.py:qlora --topology=v5e:4x4 \
       --model=llama2-70b
+  (with or without --config.reward_model=DIR/adapter).
 """
 
 from ml_collections import config_dict

@@ -1,12 +1,13 @@
-"""Runs a command on all hosts of a TPU slice, and restarts it after preemptions.
+"""Runs a command on all hosts of a TPU slice; restarts it when they are taken away.
 
     python -m research.launch --tpu=v5e-64 --zone=us-west4-a --name=ppo --queued \
         --spot -- python -m train.ppo --config=configs/ppo.py:prm800k --workdir=gs://B/ppo
         --yes             do it; without, only print the commands, to read or to paste
         --queued          wait in the queue for the slice (else it must be free now)
         --spot            cheaper, and may be taken away at any time
-        --restarts=N      at most so many restarts after preemptions (default 20)
+        --restarts=N      at most so many restarts, see below (default 20)
         --project=P, --runtime=IMAGE    instead of gcloud's project, the usual image
+        --shared_workdir  all hosts mount the command's --workdir, which is not on gs://
     python -m research.launch --name=ppo --zone=us-west4-a --yes --attach
         --attach          follow the run's log (the launch command, given again, does
                           that as well, and restarts after preemptions)
@@ -17,13 +18,14 @@ A command of train gets `--distributed=auto` where the slice has several hosts. 
 the slice, unless it is there, copies the code of HEAD to all hosts, installs
 requirements.txt and requirements-tpu.txt, starts the command on each, detached, and
 shows worker 0's log. Ctrl-C ends the showing, not the run. A slice that was taken away
-is deleted and made again, and the same command started on it: it continues from its
+is deleted and made again; where one host was lost (exit codes 76 and 134 on the others)
+the rest is stopped. Then the same command is started again: it continues from its
 --workdir, which therefore has to be on gs://, in a bucket whose objects the slice's
 service account may read and write (roles/storage.objectAdmin); checkpoints and data may
 be there, too. After each step the same launch command goes on where it is.
 
 Exit codes: 0 the run ended well on all hosts, 1 it failed on one (its last lines are
-shown), 2 wrong input, 4 preempted too often, 5 gcloud or git failed, 75 the run was
+shown), 2 wrong input, 4 interrupted too often, 5 gcloud or git failed, 75 the run was
 stopped with --stop after saving, 130 detached by Ctrl-C: the run goes on.
 """
 
@@ -63,7 +65,7 @@ def main(argv: Sequence[str], runner: Runner | None = None, root: Path = ROOT) -
             return OK
         request = read_request(values, command)
         if command:
-            check_workdir(request, runner.say)
+            check_workdir(request, values.shared_workdir, runner.say)
         if values.yes and not shutil.which("gcloud"):
             raise ConfigError(
                 "--yes: gcloud is not on PATH; expected the Google Cloud CLI: "
@@ -86,7 +88,7 @@ def main(argv: Sequence[str], runner: Runner | None = None, root: Path = ROOT) -
         return report("error", e, slice_runs.GCLOUD)
     except slice_runs.Gone as e:
         return report(
-            "preempted", f"{e}; the launch command makes it anew", slice_runs.TOO_OFTEN
+            "interrupted", f"{e}; the launch command goes on", slice_runs.TOO_OFTEN
         )
     except KeyboardInterrupt:
         runner.say(
@@ -113,6 +115,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("queued", False, "wait in the queue for the slice", **given)
     flags.DEFINE_bool("spot", False, "a slice that may be taken away", **given)
     flags.DEFINE_integer("restarts", 20, "at most so many", 0, **given)
+    flags.DEFINE_bool("shared_workdir", False, "all hosts mount --workdir", **given)
     flags.DEFINE_bool("yes", False, "run the commands", **given)
     flags.DEFINE_bool("attach", False, "follow the run", **given)
     flags.DEFINE_bool("stop", False, "have the run save and end", **given)
@@ -194,10 +197,11 @@ def joining(command: tuple[str, ...], hosts: int) -> tuple[str, ...]:
     return (*command, "--distributed=auto")
 
 
-def check_workdir(request: Request, say: Callable[[str], None]) -> None:
+def check_workdir(request: Request, shared: bool, say: Callable[[str], None]) -> None:
     """Raises ConfigError for a --workdir that the run would refuse, or would lose.
 
-    A spot slice takes its disks along; what research.run makes is only on disks.
+    A spot slice takes its disks along; what research.run makes is only on disks. Hosts
+    have disks of their own, unless it is `shared`.
     """
     workdir = option(request.command, "--workdir")
     experiment = "research.run" in request.command
@@ -220,11 +224,15 @@ def check_workdir(request: Request, say: Callable[[str], None]) -> None:
             f"--spot: a preempted slice takes its disks along; expected "
             f"--workdir=gs://... in the command, got {workdir!r}"
         )
-    if request.tpu.hosts > 1:
-        say(
-            f"warning: --workdir={workdir} is a folder of its own on each of the "
-            f"{request.tpu.hosts} hosts; gs://... is one that they share"
+    if request.tpu.hosts == 1 or shared:
+        return
+    lone = f"is a folder of its own on each of the {request.tpu.hosts} hosts"
+    if workdir or any(word.startswith("train.") for word in request.command):
+        raise ConfigError(
+            f"--workdir: {workdir} {lone}; expected gs://BUCKET/NAME, or "
+            "--shared_workdir where all mount it"
         )
+    say(f"warning: what the command writes on disk {lone}; gs://... is shared")
 
 
 def option(command: Sequence[str], name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The plan of an experiment on a TPU slice: every program of its stages, once.
 
-    python -m train.plan --config=configs/ch6_easy_to_hard.py:paper --topology=v5e:8x8 \
-        --config.published.checkpoint=EleutherAI/llemma_7b --config.mesh.tensor=4
+    python -m train.plan --config=configs/ch6_easy_to_hard.py:paper \
+        --topology=v5p:2x2x1 --config.published.checkpoint=EleutherAI/llemma_7b
 
 Stages are declared, not run. What they compute is told by the module `planned` beside
 their functions (see `Stage`). Rows are counted by the data stages that are done in
@@ -26,7 +26,7 @@ from train import plan_print
 from train.chips import Slice, parse_slice
 from train.errors import ConfigError
 from train.plan import DOES_NOT_FIT, FITS, plan_given, say
-from train.plan_models import model_shape
+from train.plan_models import MODELS, model_shape
 from train.plan_pieces import Given
 from train.plan_runs import NAMES, on_tpu
 from train.plan_terms import HOUR, Plan
@@ -64,6 +64,10 @@ class Facts(NamedTuple):
     prompt_length: int
 
 
+LEFT_OUT = (
+    "evaluation and validation while training; slots.insert, which copies prefilled "
+    "prompts into the cache"
+)
 # What a stage computes; text says what of it no plan has, and why.
 Stage = Callable[[Handle, Facts], Iterable[Work | str]]
 
@@ -241,7 +245,7 @@ def _settings(programs: Sequence[Part]) -> list[str]:
 def _verdict(stages, number, where: Slice) -> list[str]:
     seconds = sum(stage.seconds for stage in stages)
     lines = [
-        f"In all at least {plan_print.duration(seconds)}, "
+        f"In all, with full rows, at least {plan_print.duration(seconds)}, "
         f"{seconds / HOUR * where.chips:.4g} chip-hours at the roofline."
     ]
     unknown = [
@@ -261,6 +265,7 @@ def _verdict(stages, number, where: Slice) -> list[str]:
             reasons.setdefault(reason, []).append(stage.name)
     for reason, names in reasons.items():
         lines.append(f"Not planned, of {', '.join(names)}: {reason}.")
+    lines.append(f"Not planned, of all stages: {LEFT_OUT}.")
     for part in distinct(stages):
         if part.plan is not None and not part.plan.fits:
             name = f"P{number[part.work.key]}"
@@ -299,6 +304,7 @@ def as_json(stages: Sequence[PlannedStage], where: Slice) -> dict:
             }
             for stage in stages
         ],
+        "left_out": LEFT_OUT,
         "seconds": seconds,
         "chip_hours": seconds / HOUR * where.chips,
     }
@@ -315,7 +321,7 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> int:
             "--config.mesh.tensor=N and the like change"
         )
     where = parse_slice(values.topology)
-    plan = declare(named(config, values.model))
+    plan = declared(config, values.model)
     workdir = None if values.workdir is None else Path(values.workdir)
 
     def counts(handle: Handle) -> Mapping[str, int]:
@@ -341,6 +347,26 @@ def main(config: config_dict.ConfigDict, values: flags.FlagValues) -> int:
     else:
         print(as_text(stages, where))
     return FITS if all(stage.fits for stage in stages) else DOES_NOT_FIT
+
+
+def declared(config: config_dict.ConfigDict, model: str | None):
+    """The stages; raises ConfigError that names --model where a checkpoint lacks."""
+    try:
+        return declare(named(config, model))
+    except ConfigError as e:
+        absent = [
+            f"config.{name}.checkpoint: missing"
+            for name, group in config.items()
+            if isinstance(group, config_dict.ConfigDict)
+            and "checkpoint" in group
+            and group.checkpoint is None
+        ]
+        if model is None and str(e).startswith(tuple(absent)):
+            raise ConfigError(
+                f"{e}; to plan without the checkpoint give --model=one of "
+                + ", ".join(MODELS)
+            ) from e
+        raise
 
 
 def named(config: config_dict.ConfigDict, model: str | None) -> config_dict.ConfigDict:

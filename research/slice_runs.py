@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from research import slices
+from research import slice_workers, slices
 from research.slices import Request
 from train.cli import OK
 from train.errors import ConfigError
@@ -32,7 +32,7 @@ class CommandFailed(RuntimeError):
 
 
 class Gone(RuntimeError):
-    """The slice, or the run on it, was taken away; the message says how."""
+    """The slice, a host or the run on it was taken away; the message says how."""
 
 
 class Done(NamedTuple):
@@ -67,7 +67,7 @@ def launch(request: Request, runner: Runner, restarts: int, root: Path) -> int:
             offset = start(request, runner, hosts, root)
             return watch(request, runner, hosts, offset)
         except Gone as e:
-            runner.say(f"preempted: {e}; restart {restart + 1} of at most {restarts}")
+            runner.say(f"interrupted: {e}; restart {restart + 1} of at most {restarts}")
     runner.say("no restart is left; the same command begins anew")
     return TOO_OFTEN
 
@@ -140,7 +140,7 @@ def start(request: Request, runner: Runner, hosts: int, root: Path) -> int:
             f"--name: {request.name} has another run going on, of another commit or "
             "command; --attach to it, or --stop it first"
         )
-    if going and slices.verdict(workers, hosts) in ("running", "failed"):
+    if going and slice_workers.verdict(workers, hosts) in ("running", "failed"):
         runner.say("the run is going on already")
         return shown_from(workers)
     if going:  # on some workers only: they would wait for the others for ever
@@ -171,8 +171,8 @@ def watch(request: Request, runner: Runner, hosts: int, offset: int) -> int:
         offset += shown[1]
         check_there(request, runner)
         answer = runner.call(slices.status(request))
-        workers = slices.read_status(answer.out)
-        how = slices.verdict(workers, hosts)
+        workers = slice_workers.read_status(answer.out)
+        how = slice_workers.verdict(workers, hosts)
         if how == "unknown":
             silent += 1
             if silent == SILENCES:
@@ -190,7 +190,10 @@ def watch(request: Request, runner: Runner, hosts: int, offset: int) -> int:
             runner.say("the run was stopped; the same command continues it")
             return STOPPED
         if how in ("interrupted", "idle"):
-            raise Gone("the run was interrupted by the system")
+            if gone := slice_workers.lost(workers):
+                wait_for_news(request, runner)
+                raise Gone(f"the run lost a host: {told(gone)}")
+            raise Gone("the system stopped the run")
         if how == "failed":
             wait_for_news(request, runner)
             return show_failure(request, runner, workers)
@@ -220,23 +223,27 @@ def check_there(request: Request, runner: Runner) -> None:
 
 def show_failure(request: Request, runner: Runner, workers) -> int:
     """Shows why the first worker failed, ends the run on the others; returns 1."""
-    failed = slices.failures(workers)
+    failed = slice_workers.failures(workers)
     if any(w.state == "running" for w in workers):
         runner.call(slices.stop(request))
     first = failed[0]
     lines = runner.call(slices.last_lines(request, first.index, LINES)).out
     runner.say(f"the last lines of worker {first.index} ({first.host}):\n{lines}")
-    how = ", ".join(f"{w.index} ({w.code or 'lost'})" for w in failed)
-    runner.say(f"error: the run failed on workers {how}")
+    runner.say(f"error: the run failed on {told(failed)}")
     say_how(request, runner.say)
     return FAILED
+
+
+def told(workers: Sequence[slice_workers.Worker]) -> str:
+    """Workers with how they ended, such as `workers 0 (76), 1 (lost)`."""
+    return "workers " + ", ".join(f"{w.index} ({w.code or w.state})" for w in workers)
 
 
 def attach(request: Request, runner: Runner) -> int:
     """Follows the run that is on the slice, or was the last one there."""
     hosts = existing(request, runner)
     workers = ask(request, runner)
-    if slices.verdict(workers, hosts) == "idle":
+    if slice_workers.verdict(workers, hosts) == "idle":
         raise ConfigError(f"--attach: there is no run on all workers of {request.name}")
     return watch(request, runner, hosts, shown_from(workers))
 
@@ -271,13 +278,13 @@ def existing(request: Request, runner: Runner) -> int:
     return len(node.get("networkEndpoints") or ()) or 1
 
 
-def ask(request: Request, runner: Runner) -> list[slices.Worker]:
+def ask(request: Request, runner: Runner) -> list[slice_workers.Worker]:
     """How the run is on each worker."""
     out = on_slice(request, runner, "ask the workers", slices.status(request)).out
-    return slices.read_status(out)
+    return slice_workers.read_status(out)
 
 
-def shown_from(workers: Sequence[slices.Worker]) -> int:
+def shown_from(workers: Sequence[slice_workers.Worker]) -> int:
     return max(0, workers[0].bytes - SHOWN) if workers else 0
 
 

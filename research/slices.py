@@ -2,7 +2,8 @@
 
 Everything is a function of a `Request`; nothing is run here (see `research.launch`). A
 command is a list of arguments, never a line of shell. What the workers of a slice have
-to do is in `launch/worker.sh`, which travels with the code.
+to do is in `launch/worker.sh`, which travels with the code; what they answer is read
+in `research.slice_workers`.
 
 Flags and states: https://cloud.google.com/sdk/gcloud/reference/compute/tpus and
 https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes and
@@ -14,9 +15,9 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Sequence
 from typing import NamedTuple
 
+from train.chips import CHIPS
 from train.errors import ConfigError
 from train.settings import nearest
 
@@ -31,8 +32,7 @@ class Kind(NamedTuple):
 
     prefix: of the accelerator type; counts: what the number in that type counts per
     chip (v4 and v5p count TensorCores); runtime: the image for JAX; alone: a slice of
-    up to so many chips is one VM, in a larger one every VM has 4; shapes: the topology
-    that a type stands for
+    up to so many chips is one VM, in a larger one every VM has 4
     """
 
     name: str
@@ -40,22 +40,21 @@ class Kind(NamedTuple):
     counts: int
     runtime: str
     alone: int
-    shapes: tuple[str, ...]
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The topologies that its types stand for."""
+        return CHIPS[self.name].shapes
 
 
-# Shapes, cores and VMs: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e
+# Cores and VMs: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e
 # ("Configurations"). Images: https://cloud.google.com/tpu/docs/runtimes ("PyTorch and
 # JAX"). tpu7x is not here: the Cloud TPU API does not have it, see launch/xpk.sh.
-FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-DEEP = (
-    "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x12",
-    "8x8x16", "8x16x16",
-)  # fmt: skip
 KINDS = (
-    Kind("v4", "v4", 2, "tpu-ubuntu2204-base", 4, DEEP),
-    Kind("v5e", "v5litepod", 1, "v2-alpha-tpuv5-lite", 8, FLAT),
-    Kind("v5p", "v5p", 2, "v2-alpha-tpuv5", 4, (*DEEP, "16x16x16", "16x16x24")),
-    Kind("v6e", "v6e", 1, "v2-alpha-tpuv6e", 8, FLAT),
+    Kind("v4", "v4", 2, "tpu-ubuntu2204-base", 4),
+    Kind("v5e", "v5litepod", 1, "v2-alpha-tpuv5-lite", 8),
+    Kind("v5p", "v5p", 2, "v2-alpha-tpuv5", 4),
+    Kind("v6e", "v6e", 1, "v2-alpha-tpuv6e", 8),
 )
 SPELLINGS = {name: kind for kind in KINDS for name in (kind.name, kind.prefix)}
 
@@ -190,7 +189,7 @@ def start(request: Request) -> list[str]:
 
 
 def status(request: Request) -> list[str]:
-    """Has every worker say how its run is; `read_status` reads it."""
+    """Has every worker say how its run is; `slice_workers.read_status` reads it."""
     absent = "echo salign-worker $HOSTNAME - absent - 0"
     return on_workers(request, _if_there(worker("status"), absent))
 
@@ -281,63 +280,3 @@ def next_step(request: Request, queue: dict | None, node: dict | None) -> str:
 def queue_state(queue: dict | None) -> str | None:
     """E.g. 'WAITING_FOR_RESOURCES'."""
     return queue["state"]["state"] if queue else None
-
-
-class Worker(NamedTuple):
-    """How one worker's run is (see `launch/worker.sh`).
-
-    run: the id that it was started with, or '-'; state: as there, or 'absent' before
-    the code came; code: exit code, None while it runs; bytes: of its log
-    """
-
-    host: str
-    run: str
-    state: str
-    code: int | None
-    bytes: int
-
-    @property
-    def index(self) -> int:
-        """The number that gcloud's --worker takes; VMs are named ...-w-NUMBER."""
-        match = re.search(r"-w-(\d+)$", self.host)
-        return int(match[1]) if match else 0
-
-
-def read_status(out: str) -> list[Worker]:
-    """The workers that answered, in order; everything else in the output is ignored."""
-    line = r"^salign-worker (\S+) (\S+) ([a-z]+) (-|\d+) (\d+)\r?$"
-    found = [
-        Worker(host, run, state, None if code == "-" else int(code), int(size))
-        for host, run, state, code, size in re.findall(line, out, re.MULTILINE)
-    ]
-    return sorted(found, key=lambda w: w.index)
-
-
-def failures(workers: Sequence[Worker]) -> list[Worker]:
-    """Those whose run ended by itself, and neither well nor by saving and stopping."""
-    return [
-        w
-        for w in workers
-        if w.state == "lost" or (w.state == "exited" and w.code not in (0, 75))
-    ]
-
-
-def verdict(workers: Sequence[Worker], hosts: int) -> str:
-    """How the run is as a whole.
-
-    Returns: 'unknown' (some did not answer), 'failed', 'running', 'stopped' (somebody
-    asked for it), 'interrupted' (it saved, exit code 75: the same command continues),
-    'finished', or 'idle' (there is no run).
-    """
-    if len(workers) < hosts:
-        return "unknown"
-    states = {w.state for w in workers}
-    if failures(workers):
-        return "failed"
-    if states & {"absent", "idle"}:
-        return "idle"
-    if "running" in states:
-        return "running"
-    if "stopped" in states:
-        return "stopped"
-    return "interrupted" if any(w.code == 75 for w in workers) else "finished"

@@ -86,11 +86,17 @@ def train_decoder(
 
 def check_rows(name: str, rows: int, accum: int, mesh) -> None:
     """Raises ConfigError unless rows divide into micro-batches and over devices."""
-    ways = accum * _row_shards(mesh)
+    shards = _row_shards(mesh)
+    ways = accum * shards
     if rows % ways:
+        fewer = (n for n in range(2, shards + 1) if not shards % n)
+        each = next((n for n in fewer if not rows % (ways // n)), None)
+        hint = ""
+        if each is not None:
+            hint = f"; with mesh.tensor={each * mesh.shape['tensor']} they divide"
         raise ConfigError(
             f"{name}: expected a multiple of {ways} (micro-batches x devices that "
-            f"rows are split over), got {rows}"
+            f"rows are split over), got {rows}{hint}"
         )
 
 

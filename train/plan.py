@@ -4,11 +4,13 @@
         --model=llama2-7b --examples=52000
         --search          try meshes, micro-batches and remat; print the best that fits
         --json            for machines, in the place of the tables
+        --context=N       a model whose positions reach so far, for long rows
 
 Takes the configs of train.sft, train.reward, train.dpo and train.ppo, and their
 overrides. Their own jitted functions are compiled by the TPU compiler (the package
 libtpu: `pip install -r requirements-tpu.txt`; no TPU is needed), a minute or two each.
-Rows count as full; times are rooflines, bounds from below.
+Rows count as full; times are rooflines, bounds from below. What a run computes beside
+those functions, such as its evaluation, is named in a last line.
 
 The config of an experiment is planned stage by stage, every program once, by the module
 `plan` of the package that the experiment is of (`research.plan`).
@@ -29,14 +31,12 @@ import json
 import math
 import sys
 from collections.abc import Mapping, MutableMapping
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_dict
 
-from train import plan_models, plan_print
-from train.advantages import ESTIMATORS
+from train import plan_print
 from train.aot import (
     Overflow,
     argument_shardings,
@@ -51,12 +51,13 @@ from train.dpo import DPOConfig
 from train.errors import ConfigError
 from train.hlo_costs import Costs, costs
 from train.mesh import make_mesh
+from train.plan_given import ABSENT, Asked, given, start
 from train.plan_pieces import Given, Piece
-from train.plan_runs import NAMES, on_tpu, pieces, rows_of, settings
+from train.plan_runs import NAMES, left_out, pieces, rows_of, settings
 from train.plan_search import search
 from train.plan_terms import Function, Plan, per_chip, roofline, shard_bytes
 from train.ppo_run import RunConfig
-from train.reward import RewardConfig, holds_pairs
+from train.reward import RewardConfig
 from train.settings import build
 from train.sft import SFTConfig
 
@@ -67,22 +68,6 @@ COMMANDS = {
     "dpo": DPOConfig,
     "ppo": RunConfig,
 }
-ABSENT = "(not needed to plan)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is planned for, beside the config of the run: the flags.
-
-    model, reward_model: names in `plan_models.MODELS`, or config.json files; None: of
-    the config's checkpoints. examples: rows of the data (PPO needs none).
-    """
-
-    model: str | None = None
-    reward_model: str | None = None
-    examples: int | None = None
-    pairs: bool = False
-    prompt_length: int = 256
 
 
 def plan(
@@ -99,8 +84,9 @@ def plan(
 
     Raises ConfigError where the settings do not fit together, or libtpu is missing.
     """
-    model = asked.model or _start(cfg)
-    return plan_given(cfg, _given(cfg, asked), where, model, steps(cfg, asked), known)
+    model = asked.model or start(cfg)
+    found = plan_given(cfg, given(cfg, asked), where, model, steps(cfg, asked), known)
+    return found._replace(left_out=left_out(cfg))
 
 
 def plan_given(
@@ -220,46 +206,6 @@ def steps(cfg, asked: Asked) -> int | None:
     return math.ceil(cfg.epochs * math.ceil(kept / cfg.batch_size))
 
 
-def _start(cfg) -> str | None:
-    return cfg.policy if isinstance(cfg, RunConfig) else cfg.checkpoint
-
-
-def judged(cfg: RunConfig) -> bool:
-    """Whether a run of PPO has a reward model, for its rewards or as its critic."""
-    critic = ESTIMATORS[cfg.ppo.estimator].critic and cfg.lora is None
-    return bool(cfg.rewards.process or cfg.rewards.model or critic)
-
-
-def _given(cfg, asked: Asked) -> Given:
-    """The architectures as a TPU computes them."""
-    ppo = isinstance(cfg, RunConfig)
-    start = None if _start(cfg) == ABSENT else _start(cfg)
-    key = "config.policy" if ppo else "config.checkpoint"
-    model = plan_models.model_shape("--model", asked.model, start, key, cfg.dtype)
-    length = asked.prompt_length + cfg.ppo.max_new_tokens if ppo else cfg.length
-    if length > model.context:
-        key = "--prompt_length" if ppo else "config.length"
-        raise ConfigError(
-            f"{key}: {length} tokens are more than the {model.context} of the model"
-        )
-    judge, given = None, asked.reward_model or (ppo and cfg.reward_model)
-    if ppo and (given or judged(cfg)):
-        judge = model
-        if given:
-            judge = plan_models.model_shape(
-                "--reward_model",
-                asked.reward_model,
-                cfg.reward_model,
-                "config.reward_model",
-                cfg.dtype,
-            )
-        judge = on_tpu(judge, cfg)
-    pairs = asked.pairs
-    if isinstance(cfg, RewardConfig) and Path(cfg.data).is_file():
-        pairs = holds_pairs(cfg.data)
-    return Given(on_tpu(model, cfg), judge, pairs, asked.prompt_length)
-
-
 def read_config(config: config_dict.ConfigDict):
     """The settings of a run, of the command whose config has these keys.
 
@@ -299,6 +245,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("examples", None, "rows to train on", 1, **add)
     flags.DEFINE_bool("pairs", False, "a reward model learns from pairs", **add)
     flags.DEFINE_integer("prompt_length", 256, "of PPO's longest prompt", 1, **add)
+    flags.DEFINE_integer("context", None, "tokens, if not the model's own", 1, **add)
     flags.DEFINE_bool("search", False, "find the best settings that fit", **add)
     flags.DEFINE_integer("tries", 12, "of --search, at most", 1, **add)
     flags.DEFINE_bool("json", False, "print JSON", **add)

@@ -4,16 +4,15 @@ Sizes are those of each model's config.json on the Hugging Face hub.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from models import hf_config, t5_files
 from models import tensor_files as files
 from models.config import DecoderConfig, RopeConfig
-from models.errors import CheckpointError
-from models.pretrained import read_config
+from models.paths import as_path
 from models.t5 import T5Config
 from train.errors import ConfigError
+from train.remote import check_remote
 from train.settings import nearest
 
 
@@ -29,17 +28,10 @@ def _llama(
     """Heads of 128, as all of these have."""
     heads = d_model // 128
     return DecoderConfig(
-        vocab_size=vocab_size,
-        d_model=d_model,
-        n_layers=n_layers,
-        n_heads=heads,
-        n_kv_heads=n_kv_heads or heads,
-        d_ff=d_ff,
-        head_dim=128,
-        rope=RopeConfig(theta=theta),
-        norm_eps=1e-5,
-        max_position=max_position,
-    )
+        vocab_size=vocab_size, d_model=d_model, n_layers=n_layers, n_heads=heads,
+        n_kv_heads=n_kv_heads or heads, d_ff=d_ff, head_dim=128,
+        rope=RopeConfig(theta=theta), norm_eps=1e-5, max_position=max_position,
+    )  # fmt: skip
 
 
 def _opt(d_model: int, n_layers: int, heads: int) -> DecoderConfig:
@@ -61,15 +53,9 @@ CODE_34B = _llama(8192, 48, 22016, 8, 32000, 16384, 1e6)
 
 T5 = t5_files.MODEL_TYPES
 UL2 = T5Config(  # 20B
-    vocab_size=32128,
-    d_model=4096,
-    n_heads=16,
-    head_dim=256,
-    d_ff=16384,
-    n_layers=32,
-    n_decoder_layers=32,
-    activation="silu",
-)
+    vocab_size=32128, d_model=4096, n_heads=16, head_dim=256, d_ff=16384, n_layers=32,
+    n_decoder_layers=32, activation="silu",
+)  # fmt: skip
 
 MODELS: dict[str, DecoderConfig | T5Config] = {
     "llama-7b": dataclasses.replace(LLAMA_7B, max_position=2048),
@@ -79,6 +65,10 @@ MODELS: dict[str, DecoderConfig | T5Config] = {
     "llama2-70b": _llama(8192, 80, 28672, 8),
     "llama3-8b": _llama(4096, 32, 14336, 8, 128256, 8192, 5e5),
     "llama3-70b": _llama(8192, 80, 28672, 8, 128256, 8192, 5e5),
+    "llama3.1-8b": dataclasses.replace(
+        _llama(4096, 32, 14336, 8, 128256, 131072),
+        rope=RopeConfig(5e5, "llama3", 8.0, 8192),
+    ),
     "codellama-7b": CODE_7B,
     "codellama-34b": CODE_34B,
     "llemma-7b": dataclasses.replace(CODE_7B, max_position=4096),
@@ -99,6 +89,8 @@ PUBLISHED = {
     "llama-2-70b": "llama2-70b",
     "meta-llama-3-8b": "llama3-8b",
     "meta-llama-3-70b": "llama3-70b",
+    "llama-3.1-8b": "llama3.1-8b",
+    "meta-llama-3.1-8b": "llama3.1-8b",
     "vicuna-7b-v1.5": "vicuna-7b",
     "vicuna-13b-v1.5": "vicuna-13b",
     "internlm2-math-base-7b": "internlm2-7b",
@@ -124,15 +116,13 @@ def model_shape(
     Args:
       flag, name: a flag and its value: a name in MODELS, a config.json or its folder.
       key, checkpoint: a key of the config and its value: a folder, or the name of a
-        published one.
+        published one. Files may be on gs://.
 
     Raises ConfigError where neither is given or known, CheckpointError for a folder or
     file that is not a model's.
     """
-    if name is None and checkpoint is not None and Path(checkpoint).is_dir():
-        if files.read_json(Path(checkpoint) / "config.json").get("model_type") in T5:
-            return t5_files.read_config(checkpoint, dtype)
-        return read_config(checkpoint, dtype)
+    if name is None and checkpoint is not None and as_path(checkpoint).is_dir():
+        return _described(as_path(checkpoint) / "config.json", dtype)
     name = by_checkpoint(checkpoint) if name is None else name
     if name is None:
         known = f"one of {', '.join(MODELS)}, or a config.json"
@@ -144,14 +134,17 @@ def model_shape(
         )
     if name in MODELS:
         return dataclasses.replace(MODELS[name], dtype=dtype)
-    path = Path(name)
+    check_remote(flag, name, there=True)
+    path = as_path(name)
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"{flag}: unknown model {name!r}{nearest(name, MODELS)}")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as e:
-        raise CheckpointError(f"{path}: not JSON: {e}") from e
-    if config.get("model_type") in T5:
+    return _described(path, dtype)
+
+
+def _described(path, dtype: str) -> DecoderConfig | T5Config:
+    """The architecture that a config.json describes."""
+    config = files.read_json(path)
+    if isinstance(config, dict) and config.get("model_type") in T5:
         return t5_files.from_hf(config, str(path), dtype)
     return dataclasses.replace(hf_config.from_hf(config, str(path)), dtype=dtype)

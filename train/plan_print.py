@@ -36,6 +36,7 @@ def as_json(plan: Plan, tried: Sequence[Try] = ()) -> dict:
         "steps": plan.steps,
         "step_seconds": plan.step_seconds,
         "chip_hours": plan.chip_hours,
+        "left_out": list(plan.left_out),
         "advice": advice(plan),
         **({"tried": [_try(t) for t in tried]} if tried else {}),
     }
@@ -100,7 +101,10 @@ def as_text(plan: Plan, tried: Sequence[Try] = ()) -> str:
         lines += ["", "A call, on each chip", *_costs(plan), "", *_collectives(plan)]
     if tried:
         lines += ["", "Tried", *_tried(tried)]
-    return "\n".join([*lines, "", *_verdict(plan)])
+    lines += ["", *_verdict(plan)]
+    if plan.left_out:
+        lines.append(f"Not planned: {'; '.join(plan.left_out)}.")
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -203,10 +207,13 @@ def _verdict(plan: Plan) -> list[str]:
                 f"{duration(seconds)} more."
             )
     if plan.steps is None:
-        end = f"Fits. A step takes at least {step}; --examples=N gives chip-hours."
+        end = (
+            f"Fits. A step takes at least {step} with full rows; --examples=N gives "
+            "chip-hours."
+        )
     else:
         end = (
-            f"Fits. {plan.steps} steps of at least {step}: "
+            f"Fits. {plan.steps} steps of at least {step} with full rows: "
             f"{duration(plan.steps * plan.step_seconds)}, "
             f"{plan.chip_hours:.4g} chip-hours at the roofline."
         )

@@ -209,6 +209,19 @@ def settings(cfg) -> dict:
     return own | {key: get(key) for key in OPTIONAL if get(key)}
 
 
+def left_out(cfg) -> tuple[str, ...]:
+    """What a run computes on devices that no plan has."""
+    if not isinstance(cfg, RunConfig):
+        held_out = cfg.eval_data is not None or cfg.eval_fraction
+        return ("evaluation (a forward pass of the held-out rows)",) if held_out else ()
+    found = ["slots.insert (prefilled prompts are copied into the cache)"]
+    if cfg.ppo.fit_critic:
+        found.append("the least squares of the critic's head, once")
+    if cfg.validation is not None or cfg.loop.keep_best:
+        found.append("validation (decode step and prefill, greedily)")
+    return tuple(found)
+
+
 def on_tpu(model: DecoderConfig | T5Config, cfg) -> DecoderConfig | T5Config:
     """An architecture as a TPU computes it in a run."""
     if isinstance(model, T5Config):

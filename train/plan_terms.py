@@ -64,7 +64,10 @@ class Function(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A run on a slice: its functions, and how often it steps (None: not known)."""
+    """A run on a slice: its functions, and how often it steps (None: not known).
+
+    left_out: what it computes beside them
+    """
 
     run: str
     model: str
@@ -73,6 +76,7 @@ class Plan(NamedTuple):
     settings: Mapping[str, Any]
     functions: tuple[Function, ...]
     steps: int | None
+    left_out: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:

@@ -73,6 +73,15 @@ second) # waits the first time, which leaves a file in folder $2; then ends well
     if [ -f "$2/$HOSTNAME" ]; then echo "continued"; exit 0; fi
     touch "$2/$HOSTNAME"
     sleep 30 ;;
+lose) # the first time worker 1 ends with code $3, or goes without one; 0 waits for it
+    if [ -f "$2/$HOSTNAME" ]; then echo "continued"; exit 0; fi
+    touch "$2/$HOSTNAME"
+    if [ "$HOSTNAME" = t1v-n-0-w-1 ]; then
+        if [ "$3" = gone ]; then kill -KILL -- "-$(cat "$HOME/salign/run/pid")"; fi
+        exit "$3"
+    fi
+    trap 'echo saved; exit 75' TERM
+    for i in $(seq 600); do sleep 0.05; done ;;
 esac
 """
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from helpers.plan import made_plan, model_file, step_flops
+from jax.sharding import AbstractMesh, AxisType
 
 from models.config import DecoderConfig
+from models.sharding import MESH_AXES
 from research import plan as experiment_plan
 from research.easy_to_hard import generators
 from research.plan import Facts, Work, describe, named, plan_stages
@@ -18,11 +20,13 @@ from research.run import declare
 from research.stages import Handle, Plan, folder_of
 from train.chips import GIB, parse_slice
 from train.cli import run
+from train.decoder import check_rows
 from train.dpo import DPOConfig
 from train.errors import ConfigError
 from train.files import write_json
 from train.plan import define_flags, main
 from train.plan_models import MODELS
+from train.plan_runs import rows_of
 from train.plan_sampling import SampleRun
 from train.ppo_run import RunConfig
 from train.reward import RewardConfig
@@ -59,6 +63,21 @@ def test_every_stage_is_planned_or_has_a_reason(variant):
         assert not any("does not say" in x for x in told if isinstance(x, str)), name
         host = name.startswith(("data", "labels", "coding-data", "apps-data"))
         assert bool(told) != (host or name in ("report", "base-large-data")), name
+
+
+@pytest.mark.parametrize("variant", (*CHAPTER.MATH, *CHAPTER.APPS))
+def test_rows_divide_over_the_slice_that_the_header_names(variant):
+    """Of every update of every stage, over all devices of one host."""
+    size = "34b" if "34b" in variant else "7b"
+    where = parse_slice({"7b": "v5p:2x2x1", "34b": "tpu7x:2x2x1"}[size])
+    model = f"codellama-{size}" if "apps" in variant else f"llemma-{size}"
+    assert f"--topology={where.name}" in CHAPTER.__doc__ and model in CHAPTER.__doc__
+    mesh = AbstractMesh((1, where.devices, 1, 1), MESH_AXES, (AxisType.Auto,) * 4)
+    runs = [w.run for h in stages(variant, model).values() for w in works(h)]
+    rows = {rows_of(run) for run in runs} - {None}
+    assert rows
+    for each in rows:
+        check_rows(*each, mesh)
 
 
 @pytest.mark.parametrize("name, kind, steps", [
@@ -169,9 +188,9 @@ def test_the_command_of_runs_plans_experiments(monkeypatch, capsys, tmp_path):
     assert code == 3 and "4.25 too much" in out
     assert "expected a multiple of 512" in out
     assert "unknown number of steps (sft-full-42, sft-easy-42, prm-42, oprm-42)" in out
-    assert (
-        "Not planned, of ppo-easy-42, ppo-all-42, ppo-prm-42, ppo-free-42: the" in out
-    )
+    left_out = "Not planned, of ppo-easy-42, ppo-all-42, ppo-prm-42, ppo-free-42: the"
+    assert left_out in out and "of all stages: evaluation" in out
+    assert "evaluation" in found["left_out"] and "with full rows, at least" in out
 
 
 def test_a_workdir_gives_the_counts(monkeypatch, capsys, tmp_path):
@@ -199,6 +218,7 @@ def test_what_cannot_be_planned_is_one_line(capsys):
     """No model; a search of many runs; an experiment of a package without plans."""
     code, _, err = command(capsys)
     assert code == 2 and "config.published.checkpoint: missing" in err
+    assert "without the checkpoint give --model=one of llama-7b, " in err
     code, _, err = command(capsys, "--model=llemma-7b", "--search")
     assert code == 2 and "--search: of one run" in err
     code, _, err = command(

@@ -120,6 +120,8 @@ def test_dry_runs_of_the_rest(run, cloud, flag, verbs):
         ([*NEW, "--spot"], ("x", "--workdir=runs/x"), "got 'runs/x'"),
         ([*NEW, "--spot"], ("x",), "expected --workdir=gs://... in the command"),
         ([*NEW, "--spot"], (*GS("x"), "--workdir", "/mnt/x"), "got '/mnt/x'"),
+        ([*NEW], ("x", "--workdir=runs/x"), "--workdir: runs/x is a folder of its own"),
+        ([*NEW], ("python", "-m", "train.sft"), "or --shared_workdir where all mount"),
         ([*SLICE, "--stop"], ("x",), "--stop: takes no command"),
         ([*SLICE, "--stop", "--delete"], (), "--delete: not together with --stop"),
         ([*NEW], ("x", "--config=configs/no.py:a"), "configs/no.py: not in commit"),
@@ -153,6 +155,13 @@ def test_processes_on_several_hosts_find_one_another(slice, command, more):
     assert launch.read_request(values, words).command == (*words, *more)
 
 
+@pytest.mark.parametrize("slice", [(*NEW, "--shared_workdir"), ONE])
+def test_a_folder_that_all_hosts_have_may_be_on_a_disk(run, slice):
+    """One that they mount, or that of the only host: no error, no warning."""
+    code, out, said = run(*slice, job=("x", "--workdir=/mnt/runs/x"))
+    assert code == 0 and "--workdir=/mnt/runs/x" in out and "warning" not in said
+
+
 def test_the_slice_gets_what_is_committed(run, repository, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(repository, copy)
@@ -161,7 +170,7 @@ def test_the_slice_gets_what_is_committed(run, repository, tmp_path):
     code, _, said = run(*NEW, job=job, root=copy)
     assert code == 0
     assert "1 uncommitted changes are not copied, e.g. configs/new.py" in said
-    assert "--workdir=None is a folder of its own on each of the 2 hosts" in said
+    assert "on disk is a folder of its own on each of the 2 hosts" in said
     code, _, said = run(*NEW, job=("x", "--config", "configs/new.py"), root=copy)
     assert code == 2 and "configs/new.py: not in commit" in said
 
@@ -255,7 +264,7 @@ def test_a_preempted_slice_is_made_anew_and_the_run_continues(
     code, out, said = run(*NEW, "--spot", *more, "--yes", job=job)
     assert code == 0, said
     assert out.endswith("begin t1v-n-0-w-0\ncontinued\n")
-    assert "preempted: ppo is PREEMPTED; restart 1 of at most 20" in said
+    assert "interrupted: ppo is PREEMPTED; restart 1 of at most 20" in said
     assert "the zone has no room for it: waiting" in said
     verbs = [v for v in cloud.verbs() if v.endswith(("create", "delete", "start"))]
     kind = "queued-resources" if more else "tpu-vm"
@@ -263,6 +272,29 @@ def test_a_preempted_slice_is_made_anew_and_the_run_continues(
     assert verbs == [create, "start", delete, create, create, "start"]
     first, second = (c for c in cloud.calls() if short(c) == "start")
     assert first == second
+
+
+@pytest.mark.parametrize("how", ["76", "134", "gone"])
+def test_a_lost_host_of_a_slice_that_stays_is_one_restart(run, cloud, tmp_path, how):
+    """The other host, which would wait for it, is stopped; then both start again."""
+    code, out, said = run(*NEW, "--spot", "--yes", job=GS("lose", str(tmp_path), how))
+    assert code == 0, said
+    assert out.endswith("begin t1v-n-0-w-0\ncontinued\n")
+    word = "lost" if how == "gone" else how
+    assert f"interrupted: the run lost a host: workers 1 ({word}); restart 1" in said
+    verbs = verbs_of(cloud)
+    assert verbs.count("create") == 1 and verbs.count("start") == 2
+    assert verbs.index("stop") > verbs.index("start") and "delete" not in verbs
+    earlier = next(cloud.worker("ppo", 0).glob("salign/earlier.*/run"))
+    assert (earlier / "stopped").exists() and (earlier / "code").read_text() == "75\n"
+
+
+def test_hosts_are_not_lost_for_ever(run, cloud, tmp_path):
+    code, _, said = run(
+        *NEW, "--restarts=2", "--yes", job=("fail", "1", "76")
+    )  # fmt: skip
+    assert code == 4 and "no restart is left" in said
+    assert cloud.verbs().count("start") == 3
 
 
 def test_only_so_many_restarts(run, cloud, tmp_path):

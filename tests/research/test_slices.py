@@ -14,8 +14,10 @@ from helpers.gcloud import write_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research import slices
-from research.slices import Request, SliceType, Worker, parse_tpu
+from research import slice_workers, slices
+from research.slice_workers import Worker
+from research.slices import Request, SliceType, parse_tpu
+from train.chips import parse_slice
 from train.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +58,13 @@ def test_unknown_slices(text, message):
 
 
 def test_every_shape_has_its_own_type():
+    """And is a slice to plan for."""
     for kind in slices.KINDS:
         types = [SliceType(kind, shape) for shape in kind.shapes]
         assert len({t.accelerator for t in types}) == len(types)
         for t in types:
             assert parse_tpu(t.accelerator) == parse_tpu(f"{kind.name}:{t.shape}") == t
+            assert parse_slice(f"{kind.name}:{t.shape}").chips == t.chips
             assert t.hosts * (t.chips if t.hosts == 1 else 4) == t.chips
 
 
@@ -188,7 +192,12 @@ def workers(text):
     [
         ("running running", "running"), ("running", "unknown"), ("", "unknown"),
         ("exited:0 running", "running"), ("exited:0 exited:0", "finished"),
-        ("exited:1 running", "failed"), ("exited:0 lost", "failed"),
+        ("exited:1 running", "failed"), ("exited:0 lost", "interrupted"),
+        ("exited:76 lost", "interrupted"), ("lost running", "interrupted"),
+        ("exited:134 lost", "interrupted"), ("exited:76 running", "interrupted"),
+        ("exited:134 exited:76", "interrupted"), ("exited:137 exited:76", "failed"),
+        ("exited:1 exited:76", "failed"), ("exited:134 exited:2", "failed"),
+        ("stopped:75 exited:76", "stopped"),
         ("exited:75 exited:0", "interrupted"), ("exited:75 running", "running"),
         ("stopped:75 exited:0", "stopped"), ("stopped:137 stopped:75", "stopped"),
         ("absent absent", "idle"), ("idle running", "idle"),
@@ -196,7 +205,13 @@ def workers(text):
     ],
 )  # fmt: skip
 def test_how_a_run_is(text, how):
-    assert slices.verdict(workers(text), 2) == how
+    assert slice_workers.verdict(workers(text), 2) == how
+
+
+def test_a_crash_where_there_is_no_other_host():
+    """What tells of a lost host among several is a failure on one; a reboot is not."""
+    for text, how in (("exited:134", "failed"), ("lost", "interrupted")):
+        assert slice_workers.verdict(workers(text), 1) == how
 
 
 def test_reading_what_workers_say_amid_noise():
@@ -205,10 +220,41 @@ def test_reading_what_workers_say_amid_noise():
         "salign-worker t1v-n-w-2 ab running - 12\nsalign-worker x y\n"
         "salign-worker lone - absent - 0\n"
     )
-    found = slices.read_status(out)
+    found = slice_workers.read_status(out)
     assert [(w.index, w.state, w.code, w.bytes) for w in found] == [
         (0, "absent", None, 0), (2, "running", None, 12), (10, "exited", 3, 70),
     ]  # fmt: skip
+
+
+# -- What the README launches --------------------------------------------------
+
+
+def test_the_readme_plans_the_runs_that_it_launches():
+    """Equality of slices, configs and settings, but for files, which no plan needs."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    ours = (x for x in text.splitlines() if x.startswith("    python -m "))
+    lines = [shlex.split(x, comments=True) for x in ours]
+    files = ("checkpoint", "data", "policy", "reward_model", "prompts", "validation")
+    files = tuple(f"--config.{name}=" for name in files)
+
+    def settings_of(words):
+        own = [w for w in words if w.startswith("--config")]
+        return tuple(w for w in own if not w.startswith(files))
+
+    def option(words, name):
+        return next(w.partition("=")[2] for w in words if w.startswith(name + "="))
+
+    plans = {
+        (option(words, "--topology"), settings_of(words))
+        for words in lines
+        if words[:3] == ["python", "-m", "train.plan"]
+    }
+    launched = []
+    for words in lines:
+        if "research.launch" in words and "--" in words:
+            tpu = parse_tpu(option(words, "--tpu"))
+            launched.append((f"{tpu.kind.name}:{tpu.shape}", settings_of(words)))
+    assert len(launched) == 3 and set(launched) <= plans
 
 
 # -- For other launchers -------------------------------------------------------

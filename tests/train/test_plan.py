@@ -8,27 +8,33 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers.bucket import needs_gcsfs, served
 from helpers.plan import made_plan, model_file, step_flops
 from jax.sharding import AbstractMesh, AxisType
 
 from data.batch import TokenBatch
+from data.errors import DataError
 from models import decoder
 from models.sharding import MESH_AXES
-from train import aot, plan_models, plan_print
+from train import aot, plan_given, plan_models, plan_print
 from train.aot import Overflow, overflow
 from train.chips import GIB, parse_slice
 from train.cli import load_config, run
+from train.decoder import check_rows
 from train.errors import ConfigError
 from train.hlo_costs import costs
 from train.losses import token_nll
 from train.optim import OptimizerConfig, make_optimizer
-from train.plan import define_flags, main, read_config
+from train.plan import Asked, define_flags, main, read_config
 from train.plan_pieces import Given, abstract_params, abstract_state
-from train.plan_runs import on_tpu, pieces
+from train.plan_ppo import shares_base
+from train.plan_runs import left_out, on_tpu, pieces
+from train.plan_sampling import SampleRun
 from train.plan_search import candidates, changed, micro_batches, search
 from train.plan_terms import shard_bytes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+AUTO = (AxisType.Auto,) * 4
 
 
 def sft_config(**changes):
@@ -77,6 +83,7 @@ def test_bytes_a_chip_are_those_of_the_sharding(fsdp, tensor):
         ("llama2-13b", 13.02),
         ("llama2-70b", 68.98),
         ("llama3-8b", 8.03),
+        ("llama3.1-8b", 8.03),
         ("llama-65b", 65.29),
         ("codellama-34b", 33.74),
         ("llemma-7b", 6.74),
@@ -255,6 +262,118 @@ def test_bad_input_is_one_line(capsys, arguments, told):
     assert code == 2 and err.count("\n") == 1 and told in err
 
 
+def told(name, **changes):
+    """What a plan of a config with these settings is told, without compiling."""
+    asked = Asked(**changes.pop("asked", {}))
+    cfg = read_config(load_config(f"{CONFIGS / name}"))
+    return plan_given.given(dataclasses.replace(cfg, **changes), asked)
+
+
+def adapter(folder) -> str:
+    """A folder with the config of adapters, as `train.reward` exports them."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    return str(folder)
+
+
+def test_a_reward_model_of_adapters_lies_over_the_policy(tmp_path):
+    """Equality with the plan without one; without adapters of one's own an error."""
+    judge = adapter(tmp_path / "adapter")
+    model = {"model": "llama2-70b"}
+    found = told("ppo.py:qlora", asked=model, reward_model=judge)
+    assert found == told("ppo.py:qlora", asked=model)
+    assert found.reward_model == found.model
+    cfg = read_config(load_config(f"{CONFIGS / 'ppo.py:qlora'}"))
+    assert shares_base(dataclasses.replace(cfg, reward_model=judge), found)
+    with pytest.raises(ConfigError, match="config.reward_model: .* holds adapters"):
+        told("ppo.py:prm800k", asked={"model": "llemma-7b"}, reward_model=judge)
+
+
+@needs_gcsfs
+def test_a_plan_reads_what_is_on_a_bucket(tmp_path):
+    """Equality of model and kind of rows with those of the same files on a disk."""
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    model_file(tmp_path)
+    with served("bucket") as bucket:
+        bucket.upload("bucket", tmp_path, "in")
+        places = (str(tmp_path), "gs://bucket/in")
+        here, there = (
+            told("reward.py:paper", checkpoint=at, data=f"{at}/pairs.jsonl", length=64)
+            for at in places
+        )
+        assert here == there and here.pairs and here.model.n_layers == 3
+        for name in (f"{at}/config.json" for at in places):
+            asked = {"model": name}
+            assert told("sft.py:paper", asked=asked).model == dataclasses.replace(
+                here.model, remat="dots"
+            )
+
+
+@pytest.mark.parametrize("name", ["sft.py", "reward.py", "dpo.py", "ppo.py"])
+def test_data_that_are_given_are_there(name):
+    """No plan goes by rows that it could not read."""
+    key = "prompts" if name == "ppo.py" else "data"
+    with pytest.raises(DataError, match="absent.jsonl: cannot be read"):
+        told(name, asked={"model": "llama2-7b"}, **{key: "absent.jsonl"})
+
+
+def test_a_context_is_planned_that_the_model_does_not_have():
+    """Rows of 32,768 tokens: too long for Llama 2 unless its positions reach so far."""
+    asked = {"model": "llama2-7b"}
+    with pytest.raises(ConfigError, match="than the 4096 of the model; --context=N"):
+        told("sft.py:paper", asked=asked, length=32768)
+    found = told("sft.py:paper", asked={**asked, "context": 32768}, length=32768)
+    assert found.model.context == 32768
+    longer = told("sft.py:paper", asked={"model": "llama3.1-8b"}, length=32768)
+    assert longer.model.context == 131072
+
+
+def test_what_no_plan_has_is_said():
+    """By command and settings, in the last line and in JSON."""
+    cfg = read_config(load_config(f"{CONFIGS / 'ppo.py:prm800k'}"))
+    told = left_out(cfg)
+    assert [t.split()[0] for t in told] == ["slots.insert", "the", "validation"]
+    plain = dataclasses.replace(cfg, ppo=dataclasses.replace(cfg.ppo, fit_critic=0))
+    plain = dataclasses.replace(
+        plain, loop=dataclasses.replace(plain.loop, keep_best=False)
+    )
+    assert left_out(plain) == told[:1]
+    assert left_out(sft_config()) and not left_out(sft_config(eval_fraction=0.0))
+    found = made_plan(left_out=told)
+    text = plan_print.as_text(found)
+    assert text.splitlines()[-1] == f"Not planned: {'; '.join(told)}."
+    assert plan_print.as_json(found)["left_out"] == list(told)
+    assert "steps of at least 10.2 ms with full rows" in text
+
+
+def test_rows_that_do_not_divide_name_a_mesh_on_which_they_do():
+    """128 rows in 4 micro-batches: they split over 32 devices, not over 64."""
+    for tensor, sizes in ((2, (64, 1)), (8, (64, 4))):
+        mesh = AbstractMesh((1, sizes[0], sizes[1], 1), MESH_AXES, AUTO)
+        with pytest.raises(ConfigError, match=f"with mesh.tensor={tensor} they divide"):
+            check_rows("config.batch_size", 128, 4, mesh)
+    with pytest.raises(ConfigError, match="got 3$"):
+        check_rows("config.batch_size", 3, 2, None)
+
+
+def test_short_prompts_are_prefilled_at_the_samplers_least_width():
+    """FLOPs of prefill are those of 32 tokens; the cache is that of the prompt."""
+    mesh = AbstractMesh((1, 2, 1, 1), MESH_AXES, AUTO)
+    cfg = SampleRun(max_new_tokens=8)
+    model = on_tpu(plan_models.MODELS["llama2-7b"], cfg)
+
+    def planned(length):
+        found = {
+            p.name: p for p in pieces(cfg, Given(model, None, False, length), mesh)
+        }
+        cache = shard_bytes(found["decode step"].held["cache"])
+        return found["prefill"].model_flops, cache
+
+    (short, small), (full, large) = planned(8), planned(32)
+    assert short == full and small * 40 == large * 16
+
+
 def test_an_unknown_model_names_the_known():
     with pytest.raises(ConfigError, match="did you mean 'llama2-7b'"):
         plan_models.model_shape("--model", "llama-2-7b", None, "", "float32")
@@ -272,6 +391,7 @@ def test_an_unknown_model_names_the_known():
         ("meta-llama/Llama-2-70b-hf", "llama2-70b"),
         ("lmsys/vicuna-13b-v1.5", "vicuna-13b"),
         ("meta-llama/Meta-Llama-3-8B", "llama3-8b"),
+        ("meta-llama/Llama-3.1-8B", "llama3.1-8b"),
         ("facebook/opt-30b", "opt-30b"),
     ],
 )

@@ -91,6 +91,18 @@ def test_every_row_can_be_laid_on_its_slices(name):
         check_rows(*rows_of(cfg), _Mesh(mesh))
 
 
+def test_the_readme_shows_every_row_or_names_it():
+    """In its table by what is told and one of its slices, else among those left out."""
+    text = (plan_table.CONFIGS.parent / "README.md").read_text()
+    named = [name for name in plan_table.ROWS if f"`{name}`" in text]
+    shown = [
+        name
+        for name, row in plan_table.ROWS.items()
+        if any(f"\n| {row.told} | {on.topology} |" in text for on in row.slices)
+    ]
+    assert sorted(named + shown) == sorted(plan_table.ROWS)
+
+
 class _Mesh:
     """As much of a mesh as `check_rows` asks for."""
 
