@@ -5,7 +5,14 @@ from pathlib import Path
 
 from research import versions
 from research.intervals import Resamples
-from research.recite import claims, tables, tables_paper, tables_paths, transcripts
+from research.recite import (
+    claims,
+    reasons,
+    tables,
+    tables_paper,
+    tables_paths,
+    transcripts,
+)
 from research.recite.scores import Scores
 from research.recite.settings import Methods, Task
 from research.report import Report, Section, provenance, write
@@ -34,6 +41,7 @@ def write_report(
     paths, curves = tables_paths.more_paths(scores)
     found = claims.verdicts(scores, curves, draws, system)
     if system is None:
+        found = reasons.explained(found, scores)
         accuracy = tables.accuracy(scores, draws)
         contexts = tables.contexts(scores, draws)
     else:

@@ -403,7 +403,8 @@ def robustness(scores: Scores) -> Section | None:
                     Column("best minus worst", format=SHARE),
                 ],
                 rows,
-                f"{settings.exemplar_seeds} draws of {settings.shots} exemplars",
+                f"{settings.exemplar_seeds} draws of {settings.shots} exemplar"
+                + "s" * (settings.shots != 1),
                 f"The first {settings.robust_questions} questions of a task, at most; "
                 f"recitations by a vote of {settings.robust_paths}. The thesis's table "
                 "of this (UL2-20B on TriviaQA) is not printed with numbers.",
