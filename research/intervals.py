@@ -35,8 +35,8 @@ class Resamples:
 def bootstrap(values, draws: Resamples, level: float = 0.95) -> Interval:
     """Mean of values [seeds, problems] with a two-level bootstrap interval.
 
-    Seeds are resampled, and problems too (the same problems for all seeds, since every
-    seed answered the same ones). For a difference, pass paired differences.
+    Seeds are resampled, and problems too: the same ones for all seeds, which matters
+    where every seed answered the same ones. For a difference, pass paired differences.
     """
     values = np.asarray(values, float)
     seeds, problems = draws.shares(*values.shape)

@@ -3,8 +3,9 @@
 A small model does not learn a format from its context. So the formats are taught, with
 questions about half of the persons; the test is about the other half, whose pages it
 has read like all others, and of whom it has never seen a question. Every format is
-taught with the same questions, as often. Reading is taught on throw-away encyclopedias:
-on pages of the corpus the answer could be remembered in the place of read.
+taught with the same questions, as often, as far as rows have room for its documents.
+Reading is taught on throw-away encyclopedias: on pages of the corpus the answer could
+be remembered in the place of read.
 """
 
 from collections.abc import Iterable, Sequence

@@ -64,10 +64,13 @@ def write_report(
     ]
     counts = {t: scores.right("direct", t).shape[1] for t in scores.tasks}
     asked = ", ".join(f"{n} {name}" for name, n in counts.items())
+    world = (
+        "" if system is not None else WORLD.format(**scores.values[f"world {seeds[0]}"])
+    )
     report = Report(
         "Recitation-augmented generation",
         "A model answers without any text at hand: at once, or after reciting passages "
-        f"that it has read. Questions of every seed: {asked}. Brackets are 95% "
+        f"that it has read.{world} Questions of every seed: {asked}. Brackets are 95% "
         "intervals from a bootstrap over questions "
         + (
             f"and {len(seeds)} seeds; so few seeds show little of how they vary."
@@ -81,6 +84,13 @@ def write_report(
     return {"questions": counts, "claims": told}
 
 
+WORLD = (
+    " Here it is a small one, trained from scratch on an encyclopedia of {passages} "
+    "passages about people, their clubs, towns and firms who exist nowhere else, a new "
+    "one for every seed. Questions about half of the people taught it the formats; the "
+    "test asks about others, of whom it has read the pages and never seen a question. "
+    "Questions of one hop are answered by one passage, of two hops by two in order."
+)
 # A page takes seconds; one of earlier code would pass for this code's.
 SOURCES = (Path(__file__).parent, Path(versions.__file__).parent)
 write_report.version = versions.of_sources(*SOURCES)

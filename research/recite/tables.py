@@ -77,7 +77,7 @@ def accuracy(scores: Scores, draws: Resamples) -> Section:
                 ours,
                 "Table 4.1, here",
                 "Greedy where no vote is named. A vote of direct answers has the same "
-                "number of samples as one of recitations.",
+                f"number of samples as one of recitations.{_guesses(scores)}",
             ),
             Table(
                 [
@@ -173,6 +173,19 @@ def _commonest(scores: Scores, task: str) -> dict[str, float]:
     return {kind: float(np.mean(found)) for kind, found in hits.items()}
 
 
+def _guesses(scores: Scores) -> str:
+    """How often guesses by the kind of question alone are right, as a sentence."""
+    shares = {}
+    for task in scores.tasks:
+        prior = _commonest(scores, task)
+        kinds = [e.type for run in scores.of("direct", task) for e in run.entries]
+        if prior:
+            shares[task] = float(np.mean([prior.get(kind, 0.0) for kind in kinds]))
+    listed = ", ".join(f"{task} {share:.1%}" for task, share in shares.items())
+    said = " Always the commonest answer to what is asked for would be right on "
+    return f"{said}{listed}." if shares else ""
+
+
 REFUSED = {
     "no question": "that are no question",
     "copied": "copied from the passage",
@@ -247,9 +260,9 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
             Text(
                 f"Of {written} texts that were written as questions to passages "
                 f"{asked} are learned from; left out are {refused}. Questions may be "
-                "about passages that the test asks about, but are none of the test's. "
-                "What is learned from them shows the passages once more, "
-                "which the model of direct answers and of plain recitation does not "
+                "about passages that the test asks about, but are, word for word, none "
+                "of the test's. What is learned from them shows the passages once "
+                "more, which the model of direct answers and of plain recitation does not "
                 "see: a gain over these may come from that, too. A vote of the same "
                 "model has no such advantage to make up for."
             ),
