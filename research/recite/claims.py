@@ -263,8 +263,8 @@ def _more_paths(scores: Scores, curves: Sequence[PathCurve], task, draws):
         "Deviation of a repeat, by the variances of its questions: "
         f"{deviations[0]:.2%} with {counts[few]} path, {deviations[1]:.2%} with "
         f"{most}. Variance of a question's score, the former minus the latter: "
-        f"{shown}. Sub-samples of one pool of {K} overlap, the more the larger they are: a part "
-        "of the fall is of that, here as in the thesis.",
+        f"{shown}. Sub-samples of one pool of {K} overlap, the more the larger they "
+        "are: a part of the fall is of that, here as in the thesis.",
     )
 
 

@@ -263,8 +263,8 @@ def hints(scores: Scores, draws: Resamples) -> Section | None:
                 "about passages that the test asks about, but are, word for word, none "
                 "of the test's. What is learned from them shows the passages once "
                 "more, which the model of direct answers and of plain recitation does "
-                "not see: a gain over these may come from that, too. A vote of the same "
-                "model has no such advantage to make up for."
+                "not see: a gain over these may come from that, too. A vote of the "
+                "same model has no such advantage to make up for."
             ),
         ],
     )
