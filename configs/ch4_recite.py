@@ -5,6 +5,8 @@ way of the chapter, one seed.
 
     python -m research.run --config=configs/ch4_recite.py:mini --workdir=runs/ch4_mini
 
+    At most 12 minutes on two cores.
+
 report: mini with three seeds, which are three worlds; in the same folder it continues.
 smoke: a tiny world and model, seconds, to see that everything runs; answers are noise.
 
@@ -78,7 +80,7 @@ def mini(c):
         context_weight=0.15,
         exemplars=2,
     )
-    # Eight heads and two layers: of 4 layers with 4 heads, four times the work, the
+    # Eight heads and two layers: of 4 layers with 4 heads, twice the work, the
     # answers to unseen pages were 28% after 400 updates, and 38% here.
     c.model = dict(
         d_model=128, n_layers=2, n_heads=8, n_kv_heads=8, d_ff=352, init_std=0.05
