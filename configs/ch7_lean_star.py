@@ -145,7 +145,7 @@ def tuned(epochs):
         clip_norm=1.0,
     )
     return dict(
-        epochs=epochs, batch_size=128, accum=16, length=2048, optimizer=optimizer
+        epochs=epochs, batch_size=128, accum=32, length=2048, optimizer=optimizer
     )
 
 

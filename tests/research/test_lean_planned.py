@@ -124,7 +124,7 @@ def test_published_data_have_published_sizes(variant, name, steps):
     assert work.run.mesh == handle.inputs["mesh"]
     assert work.run.dtype == handle.inputs["dtype"]
     if "remat" in handle.inputs:
-        assert work.run.remat == "full" and work.run.accum == 16
+        assert work.run.remat == "full" and work.run.accum == 32
 
 
 def test_what_the_data_stage_counted_counts():
