@@ -121,6 +121,7 @@ def rollout_pieces(
     def flops(length: int) -> float:
         return flops_per_token(model, shapes, length) / 3
 
+    head = 2 * model.vocab_size * model.d_model  # of a token whose logits are wanted
     shared, before = (), []
     if wanted.prefix:
         tokens = jax.ShapeDtypeStruct((sampler.bucket(wanted.prefix),), jnp.int32)
@@ -132,7 +133,7 @@ def rollout_pieces(
                 lambda: slots.prefill_prefix.lower(model, params, tokens, none),
                 {"params": params},
                 0,
-                flops(wanted.prefix) * wanted.prefix,
+                (flops(wanted.prefix) - head) * wanted.prefix,
                 beside,
             )
         )
@@ -161,7 +162,9 @@ def rollout_pieces(
             lambda: slots.prefill.lower(model, params, shared, none, prompts, lengths),
             {"params": params, "prefix": shared},
             -(-wanted.prompts // group) * (1 + wanted.baseline),
-            flops(width + 2 * wanted.prefix) * prompts.size,
+            # Of a prompt's tokens the last alone has logits.
+            flops(width + 2 * wanted.prefix) * prompts.size
+            - head * (prompts.size - filled),
             {**beside, "cache": kept[:2]},
         ),
     ]
