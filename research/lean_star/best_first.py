@@ -34,7 +34,7 @@ from research.lean_star.outcomes import (
     name_of,
     tally,
 )
-from research.lean_star.search import Searched, Written
+from research.lean_star.search import Searched, Written, begun
 from research.lean_star.settings import BestFirst
 
 # How a candidate is ranked: the mean of its tokens' log-probabilities (the original's),
@@ -170,13 +170,9 @@ def search(
     if score not in SCORES:
         raise ValueError(f"score: expected one of {SCORES}, got {score!r}")
     began = time.perf_counter()
-    if places is None:
-        places = range(len(theorems))
-    searches = [
-        _Search(*of_one, rules, score) for of_one in zip(places, theorems, strict=True)
-    ]
-    for one, found in zip(searches, env.start_many(theorems), strict=True):
-        one.open(found)
+    searches = begun(
+        env, theorems, places, lambda *of_one: _Search(*of_one, rules, score)
+    )
     waves = deque((w, searches[w :: rules.waves]) for w in range(rules.waves))
     asked: dict[int, list[tuple[_Search, int]]] = {}
     best: dict[int, dict[int, list[Written]]] = {}

@@ -185,6 +185,18 @@ class _Problem:
         )
 
 
+def begun(env, theorems: Sequence[Theorem], places: Sequence[int] | None, make):
+    """`make(place, theorem)` of every theorem, each opened with how it started.
+
+    places: a number for each theorem; None: 0, 1, ...
+    """
+    numbers = range(len(theorems)) if places is None else places
+    made = [make(*of_one) for of_one in zip(numbers, theorems, strict=True)]
+    for one, found in zip(made, env.start_many(theorems), strict=True):
+        one.open(found)
+    return made
+
+
 def sample(
     writer: Writer,
     env: Environment,
@@ -205,13 +217,9 @@ def sample(
     crash at a tactic ends its trajectory, not the others.
     """
     began = time.perf_counter()
-    if places is None:
-        places = range(len(theorems))
-    problems = [
-        _Problem(*of_one, rules, calls) for of_one in zip(places, theorems, strict=True)
-    ]
-    for problem, found in zip(problems, env.start_many(theorems), strict=True):
-        problem.open(found)
+    problems = begun(
+        env, theorems, places, lambda *of_one: _Problem(*of_one, rules, calls)
+    )
     waves = deque((w, problems[w :: rules.waves]) for w in range(rules.waves))
     asked: dict[int, list] = {}  # of every wave: [(problem, its paths)], in order
     written: dict[int, dict] = {}
