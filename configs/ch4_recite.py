@@ -80,8 +80,8 @@ def mini(c):
         context_weight=0.15,
         exemplars=2,
     )
-    # Eight heads and two layers: of 4 layers with 4 heads, twice the work, the
-    # answers to unseen pages were 28% after 400 updates, and 38% here.
+    # Eight heads and two layers learn to read sooner than four of each, which are twice
+    # the work.
     c.model = dict(
         d_model=128, n_layers=2, n_heads=8, n_kv_heads=8, d_ff=352, init_std=0.05
     )

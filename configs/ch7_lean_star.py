@@ -8,12 +8,8 @@ report: mini with three seeds, two rounds of expert iteration, joint and continu
 the same folder it goes on from mini.
 smoke: everything, tiny, in seconds; proofs are luck.
 
-mini has not been run whole, and its time is not measured. Its sizes are chosen for 20
-minutes on two cores, from a pilot of parts on development theorems, one seed: after 552
-updates of 8 rows SFT proved 36% of 100 theorems with a trajectory of at most 10 tactics
-(32% with 8), none of the hard ones. Thoughts take longer to learn: Lean-CoT after 333
-updates at 1.5e-3, its loss still falling, proved 22% of 50 of them, the SFT that it
-began with 36%. An update took 0.18 s of one core.
+mini took 16 minutes on two cores with other work beside it, for one seed. Its sizes are
+chosen for 20; that they leave Lean-CoT enough to learn is not shown.
 
 paper_base: InternLM2-Math-base-7b, LeanDojo Benchmark 4 and miniF2F in Lean 4, two
 rounds of expert iteration in both regimes.
