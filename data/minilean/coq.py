@@ -78,8 +78,10 @@ def lemma(statement: Statement, proof: Proof) -> str:
 
 
 def _name(name: str) -> str:
+    """v_ and the name, with the numbers of the characters that are no ASCII letters,
+    digits or primes. Underscores count among those: different names stay different."""
     return "v_" + "".join(
-        c if c.isascii() and (c.isalnum() or c in "_'") else f"_{ord(c)}_" for c in name
+        c if c.isascii() and (c.isalnum() or c == "'") else f"_{ord(c)}_" for c in name
     )
 
 

@@ -15,6 +15,7 @@ from data.minilean.state import (
 )
 from data.minilean.syntax import INT, NAT, Formula, Term, exposed, num
 
+_made = tuple.__new__  # as in `state`
 # Names that no tactic can write, for what has no name in the text.
 FACT, NEGATION = "·fact", "·not"
 
@@ -53,7 +54,9 @@ class Elaborator:
 
     def step(self, template: Proof) -> Step:
         """The Step with the goals left open."""
-        return Step(tuple(self.new_goals), self.wrapped(template))
+        if self._facts:
+            template = self.wrapped(template)
+        return _made(Step, (tuple(self.new_goals), template))
 
     def fact(self, formula: Formula, proof: Proof) -> tuple[Proof, Formula]:
         """formula as something that can be inferred, from a proof that cannot."""
@@ -66,6 +69,11 @@ class Elaborator:
     def infer(self, expression: tuple) -> tuple[Proof, Formula]:
         """(proof, what it proves). Raises Illegal."""
         kind = expression[0]
+        if kind == "name" and len(expression) == 2:
+            name = expression[1]
+            formula = self.scope.get(name)
+            if type(formula) is Formula:
+                return hypothesis(name), formula
         if kind == "part":
             return self._part(*self.infer(expression[1]), expression[2])
         if kind == "call":
@@ -92,8 +100,9 @@ class Elaborator:
         for arg in args:
             formula = exposed(formula)
             if formula.op == "→":
-                proof = Proof("apply", (proof, self.check(arg, formula.args[0])))
-                formula = formula.args[1]
+                premise, conclusion = formula[1]
+                proof = _made(Proof, ("apply", (proof, self.check(arg, premise))))
+                formula = conclusion
             elif formula.op == "∀":
                 term = self.term(arg, formula.args[1])
                 proof = Proof("at", (proof, term))
@@ -107,7 +116,8 @@ class Elaborator:
             return Proof("symm", (proof,)), Formula(formula.op, formula.args[::-1])
         if formula.op == "∧" and field in ("1", "left", "2", "right"):
             first = field in ("1", "left")
-            return Proof("fst" if first else "snd", (proof,)), formula.args[not first]
+            part = _made(Proof, ("fst" if first else "snd", (proof,)))
+            return part, formula[1][not first]
         if formula.op == "↔" and field in ("1", "mp", "2", "mpr"):
             first = field in ("1", "mp")
             sides = formula.args if first else formula.args[::-1]
@@ -128,7 +138,9 @@ class Elaborator:
             if expression[1].split(".")[0] not in self.scope:
                 return RULES[expression[1]](self, expression[2:], target)
         proof, formula = self.infer(expression)
-        if formula != target and syntax.normal(formula) != syntax.normal(target):
+        if formula is target or formula == target:
+            return proof
+        if syntax.normal(formula) != syntax.normal(target):
             raise Illegal("type mismatch")
         return proof
 
@@ -140,7 +152,8 @@ class Elaborator:
         last = rest[0] if len(rest) == 1 else ("anon", *rest)
         if target.op == "∧":
             left = self.check(first, target.args[0])
-            return Proof("pair", (left, self.check(last, target.args[1])))
+            right = self.check(last, target.args[1])
+            return _made(Proof, ("pair", (left, right)))
         if target.op == "↔" and len(parts) == 2:
             mp = self.check(first, Formula("→", target.args))
             return Proof(

@@ -17,6 +17,8 @@ from data.minilean.state import (
 )
 from data.minilean.syntax import FALSE, Formula, Signature, exposed
 
+_made = tuple.__new__  # as in `state`
+
 
 def rcases(goal: Goal, args: tuple, work: Work) -> Step:
     """`rcases e with pattern` and `obtain pattern := e`."""
@@ -24,12 +26,12 @@ def rcases(goal: Goal, args: tuple, work: Work) -> Step:
     elaborator = Elaborator(goal)
     proof, formula = elaborator.infer(major)
     goals: list[Goal] = []
-    if proof.op == "hyp" and major == ("name", proof.args[0]):
-        (name,) = proof.args
+    if proof[0] == "hyp" and major == ("name", proof[1][0]):
+        (name,) = proof[1]
         goal = without(goal, name)
         if not _binds(pattern, name):  # else what it names would hide it
             template = _destruct(goal, ((proof, formula, pattern),), 1, goals)
-            return Step(tuple(goals), template)
+            return _made(Step, (tuple(goals), template))
     template = _destruct(goal, ((hypothesis("·0"), formula, pattern),), 1, goals)
     template = Proof("have", ("·0", None, proof, template))
     return Step(tuple(goals), elaborator.wrapped(template))
@@ -38,7 +40,10 @@ def rcases(goal: Goal, args: tuple, work: Work) -> Step:
 def _binds(pattern, name: str) -> bool:
     if type(pattern) is str:
         return pattern == name
-    return any(_binds(part, name) for part in pattern[1:])
+    for part in pattern[1:]:
+        if part == name or (type(part) is not str and _binds(part, name)):
+            return True
+    return False
 
 
 def cases(goal: Goal, args: tuple, work: Work) -> Step:
@@ -60,24 +65,25 @@ def _destruct(goal: Goal, pending: tuple, count: int, goals: list[Goal]) -> Proo
     if not pending:
         goals.append(goal)
         return hole(len(goals) - 1)
-    (proof, formula, pattern), *rest = pending
+    (proof, formula, pattern), rest = pending[0], pending[1:]
     if type(pattern) is str:
         goal = with_binder(goal, pattern, formula)
-        inner = _destruct(goal, tuple(rest), count, goals)
-        return Proof("have", (pattern, None, proof, inner))
+        inner = _destruct(goal, rest, count, goals)
+        return _made(Proof, ("have", (pattern, None, proof, inner)))
     kind, first, *others = pattern
     last = others[0] if len(others) == 1 else (kind, *others)
     name = f"·{count}"
     if kind == "or":
         if formula.op != "∨":
             raise Illegal("rcases: alternatives for what is no ∨")
-        branches = []
-        sides = zip(("inl", "inr"), formula.args, (first, last), strict=True)
-        for tag, side, part in sides:
-            todo = ((hypothesis(name), side, part), *rest)
-            inner = with_target(goal, goal.target, tag)
-            branches.append((name, _destruct(inner, todo, count + 1, goals)))
-        return Proof("cases", (proof, *branches[0], *branches[1]))
+        one, other = formula.args
+        inner = with_target(goal, goal.target, "inl")
+        todo = ((hypothesis(name), one, first), *rest)
+        left = _destruct(inner, todo, count + 1, goals)
+        inner = with_target(goal, goal.target, "inr")
+        todo = ((hypothesis(name), other, last), *rest)
+        right = _destruct(inner, todo, count + 1, goals)
+        return _made(Proof, ("cases", (proof, name, left, name, right)))
     goal = with_target(goal, goal.target, "intro")
     if formula.op == "∃":
         if type(first) is not str:
@@ -93,8 +99,8 @@ def _destruct(goal: Goal, pending: tuple, count: int, goals: list[Goal]) -> Proo
     sides = formula.args
     if formula.op == "↔":
         sides = Formula("→", sides), Formula("→", sides[::-1])
-    one = Proof("fst", (proof,)), sides[0], first
-    other = Proof("snd", (proof,)), sides[1], last
+    one = _made(Proof, ("fst", (proof,))), sides[0], first
+    other = _made(Proof, ("snd", (proof,))), sides[1], last
     # Lean names the parts first, then takes those apart that are patterns
     if type(last) is str and type(first) is not str:
         one, other = other, one

@@ -18,13 +18,14 @@ read as integers, and ℕ has no subtraction.
               induct(variable, new, name, p, q)
               ring()  norm_num()  antisymm(p, q)
               contra(name, p): p proves False from the negation of a goal < or ≤
-              linear(((multiplier, p), ...)): False, from comparisons to be added
+              linear(((multiplier, p), ...)): False, from comparisons to be added,
+                each an integer number of times
 
 What is bound may hide a hypothesis of its name, but no variable: formulas speak of
-variables by name. Whatever is malformed, too deep or too large is refused.
+variables by name. Whatever is malformed, too deep or too large is refused; nothing is
+hashed before its shape is known, for hashing goes as deep as a tuple does.
 """
 
-from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ _INFERRED = frozenset("hyp apply at fst snd symm square nonneg product em".split
 # One frame per level of a proof; Python allows a thousand.
 MAX_PROOF_DEPTH, MAX_PROOF_NODES = 400, 20_000
 MAX_WORK = 400_000  # of arithmetic, in products of monomials
+MAX_MULTIPLIER = 10**1000
 
 
 class Proof(NamedTuple):
@@ -65,8 +67,8 @@ def check(context, proof: Proof, formula: Formula) -> Verdict:
     try:
         scope: dict = {}
         for name, kind in context:
-            if name in scope:
-                raise Refused(f"{name} is bound twice")
+            if type(name) is not str or name in scope:
+                raise Refused("a name that is no string, or bound twice")
             if type(kind) is not Signature:
                 _well_formed(kind, scope)
             scope[name] = kind
@@ -82,8 +84,8 @@ def _require(condition: bool, message: str) -> None:
         raise Refused(message)
 
 
-def _well_formed(formula: Formula, scope: dict) -> Formula:
-    fault = formula_fault(formula, scope)
+def _well_formed(formula: Formula, scope: dict, bound: tuple = ()) -> Formula:
+    fault = formula_fault(formula, scope, bound)
     if fault is not None:
         raise Refused(f"ill-formed: {fault}")
     return formula
@@ -108,7 +110,7 @@ def _instance(quantified: Formula, term: Term) -> Formula:
 def _with(scope: dict, name: str, kind: Formula | Signature) -> dict:
     """The scope with a hypothesis or a variable; no variable is ever hidden."""
     if type(name) is not str or type(scope.get(name)) is Signature:
-        raise Refused(f"{name!r} is no string, or a variable already")
+        raise Refused("a name that is no string, or a variable already")
     inner = scope.copy()
     inner[name] = kind
     return inner
@@ -125,8 +127,10 @@ class _Checker:
         self.axioms, self.nodes, self.work = set(), 0, Work(MAX_WORK)
 
     def enter(self, proof: Proof, depth: int) -> int:
-        if type(proof) is not Proof or type(proof.args) is not tuple:
+        if type(proof) is not Proof or type(proof[1]) is not tuple:
             raise Refused("not a proof term")
+        if type(proof[0]) is not str:
+            raise Refused("a rule that is no string")
         self.nodes += 1
         if self.nodes > MAX_PROOF_NODES or depth >= MAX_PROOF_DEPTH:
             raise Refused("a proof term beyond the limits of size or depth")
@@ -141,30 +145,30 @@ class _Checker:
         total: dict = {}
         for fact, scale in facts:
             op, left, right = self.comparison(fact)
-            # a fraction if it is no int, so that nothing is ever rounded
-            scale = scale if type(scale) is int else Fraction(scale)
+            if type(scale) is not int or abs(scale) > MAX_MULTIPLIER:
+                raise Refused("a multiplier that is no integer, or too large")
             _require(op == "=" or scale >= 0, "a negative multiplier")
             expression = difference(left, right, self.work)
+            self.work.spend(len(total) + len(expression))
             if op == "<":  # between integers e < 0 is e + 1 ≤ 0
                 expression = scaled_sum(expression, ONE, 1)
             total = scaled_sum(total, expression, scale)
-        return set(total) == set(ONE) and total[frozenset()] > 0
+        return total.keys() == ONE.keys() and total[frozenset()] > 0
 
     def infer(self, scope: dict, proof: Proof, depth: int) -> Formula:
         """The formula that proof proves; Refused if it cannot be read off."""
-        depth, args = self.enter(proof, depth), proof.args
-        match proof.op:
+        depth, args = self.enter(proof, depth), proof[1]
+        match proof[0]:
             case "hyp":
                 (name,) = args
-                found = scope.get(name)
-                if type(found) is not Formula:
-                    raise Refused(f"no hypothesis {name}")
-                return found
+                if type(name) is str and type(found := scope.get(name)) is Formula:
+                    return found
+                raise Refused("no hypothesis of that name")
             case "apply":
                 major, minor = args
-                found = exposed(self.infer(scope, major, depth))
-                _require(found.op == "→", "what is applied is no implication")
-                premise, conclusion = found.args
+                op, sides = exposed(self.infer(scope, major, depth))
+                _require(op == "→", "what is applied is no implication")
+                premise, conclusion = sides
                 self.check(scope, minor, premise, depth)
                 return conclusion
             case ("fst" | "snd") as op:
@@ -207,12 +211,14 @@ class _Checker:
 
     def check(self, scope: dict, proof: Proof, target: Formula, depth: int) -> None:
         """Refused if proof does not prove the target."""
-        if proof.op in _INFERRED:
+        if type(proof[0]) is str and proof[0] in _INFERRED:
             found = self.infer(scope, proof, depth)
-            return _require(_same(found, target), "a term proves another formula")
-        depth, args = self.enter(proof, depth), proof.args
+            if found is not target and not _same(found, target):
+                raise Refused("a term proves another formula")
+            return
+        depth, args = self.enter(proof, depth), proof[1]
         goal = exposed(target)
-        match proof.op:
+        match proof[0]:
             case "have":
                 name, formula, part, body = args
                 if formula is None:
@@ -236,9 +242,9 @@ class _Checker:
                 self.check(scope, part, goal.args[op == "inr"], depth)
             case "cases":
                 major, first, p, second, q = args
-                found = self.infer(scope, major, depth)
-                _require(found.op == "∨", "cases of no ∨")
-                left, right = found.args
+                op, sides = self.infer(scope, major, depth)
+                _require(op == "∨", "cases of no ∨")
+                left, right = sides
                 self.check(_with(scope, first, left), p, target, depth)
                 self.check(_with(scope, second, right), q, target, depth)
             case "absurd":
@@ -272,15 +278,21 @@ class _Checker:
                 equation, motive, part = args
                 found = self.infer(scope, equation, depth)
                 _require(found.op in ("=", "↔"), "rewrite with neither = nor ↔")
-                put = syntax.instantiate if found.op == "=" else syntax.plugged
+                # equal is not well-formed: to Python 1e16 equals 10 ** 16
+                if found.op == "=":
+                    put = syntax.instantiate
+                    _well_formed(motive, scope, (found.args[0].sort,))
+                else:
+                    put = syntax.plugged
+                    _well_formed(motive, {**scope, "": syntax.PROP})
                 before, after = (put(motive, side) for side in found.args)
                 same = after == target or _same(_limited(after), target)
                 _require(same, "the rewritten formula is not the goal")
-                # equal is not well-formed: to Python 1e16 equals 10 ** 16
-                self.check(scope, part, _well_formed(before, scope), depth)
+                self.check(scope, part, _limited(before), depth)
             case "induct":
                 variable, new, name, base, step = args
-                _require(scope.get(variable) == syntax.NAT_TYPE, "induction on no ℕ")
+                known = type(variable) is str and scope.get(variable)
+                _require(known == syntax.NAT_TYPE, "induction on no ℕ")
                 rest = {
                     n: kind for n, kind in scope.items() if _spares(variable, n, kind)
                 }
@@ -305,6 +317,7 @@ class _Checker:
                 self.check(inner, part, syntax.FALSE, depth)
             case "linear" if goal.op == "False":
                 (items,) = args
+                _require(type(items) is tuple, "multipliers in no tuple")
                 facts = [(self.infer(scope, part, depth), c) for c, part in items]
                 _require(self.contradict(facts), "the sum is no contradiction")
             case _:

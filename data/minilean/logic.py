@@ -16,18 +16,21 @@ from data.minilean.state import (
 )
 from data.minilean.syntax import FALSE, Formula, Signature, exposed
 
+_made = tuple.__new__  # as in `state`
+
 
 def _closed(proof: Proof) -> Step:
-    return Step((), proof)
+    return _made(Step, ((), proof))
 
 
 def intro(goal: Goal, names: tuple, work: Work) -> Step:
     """`intro h1 h2`: the premises of → and the variables of ∀, from the left."""
     for name in names:
-        target = exposed(goal.target)
-        if target.op == "→":
-            goal = with_binder(with_target(goal, target.args[1]), name, target.args[0])
-        elif target.op == "∀":
+        target = exposed(goal[1])
+        if target[0] == "→":
+            premise, conclusion = target[1]
+            goal = with_binder(goal, name, premise, conclusion)
+        elif target[0] == "∀":
             sort = target.args[1]
             goal = with_binder(goal, name, Signature((), sort))
             body = syntax.instantiate(target.args[2], syntax.var(name, sort))
@@ -36,8 +39,8 @@ def intro(goal: Goal, names: tuple, work: Work) -> Step:
             raise Illegal("intro: the target is neither → nor ∀")
     template = hole()
     for name in reversed(names):
-        template = Proof("intro", (name, template))
-    return Step((goal,), template)
+        template = _made(Proof, ("intro", (name, template)))
+    return _made(Step, ((goal,), template))
 
 
 def exact(goal: Goal, args: tuple, work: Work) -> Step:
@@ -66,11 +69,11 @@ def apply(goal: Goal, args: tuple, work: Work) -> Step:
     """
     elaborator = Elaborator(goal)
     proof, formula = elaborator.infer(args[0])
-    most = _arity(formula)
-    for count in range(max(0, most - _arity(goal.target)), most + 1):
+    wanted, most = goal[1], _arity(formula)
+    for count in range(max(0, most - _arity(wanted)), most + 1):
         premises, metas, conclusion = opened(formula, count)
-        found = match_formula(conclusion, goal.target, {})
-        if found is None and syntax.normal(conclusion) == syntax.normal(goal.target):
+        found = match_formula(conclusion, wanted, {})
+        if found is None and syntax.normal(conclusion) == syntax.normal(wanted):
             found = {}
         if found is not None:
             break
@@ -85,24 +88,31 @@ def apply(goal: Goal, args: tuple, work: Work) -> Step:
         if type(premise) is str:
             proof = Proof("at", (proof, found[premise]))
             continue
-        proof = Proof("apply", (proof, hole(len(goals))))
+        proof = _made(Proof, ("apply", (proof, hole(len(goals)))))
         if metas:
             premise = limited(assigned(premise, found))
         goals.append(with_target(goal, premise, tag))
-    return Step(tuple(goals), elaborator.wrapped(proof))
+    return _made(Step, (tuple(goals), elaborator.wrapped(proof)))
 
 
 def _arity(formula: Formula) -> int:
     count = 0
     while True:
-        formula = exposed(formula)
-        if formula.op == "→":
-            formula = formula.args[1]
-        elif formula.op == "∀":
-            formula = formula.args[2]
+        op, args = formula[0], formula[1]
+        if op == "→":
+            formula = args[1]
+        elif op == "∀":
+            formula = args[2]
+        elif op == "¬" or op == "≠":  # it concludes False
+            return count + 1
         else:
             return count
         count += 1
+
+
+_PAIR = Proof("pair", (hole(0), hole(1)))
+_SIDES = Proof("inl", (hole(),)), Proof("inr", (hole(),))
+_ABSURD = Proof("absurd", (hole(),))
 
 
 def constructor(goal: Goal, args: tuple, work: Work) -> Step:
@@ -116,8 +126,9 @@ def constructor(goal: Goal, args: tuple, work: Work) -> Step:
         tags, parts = ("mp", "mpr"), (Formula("→", parts), Formula("→", parts[::-1]))
     else:
         raise Illegal("constructor: the target is none of ∧, ↔, True")
-    first, second = map(with_target, (goal, goal), parts, tags)
-    return Step((first, second), Proof("pair", (hole(0), hole(1))))
+    first = with_target(goal, parts[0], tags[0])
+    second = with_target(goal, parts[1], tags[1])
+    return _made(Step, ((first, second), _PAIR))
 
 
 def left(goal: Goal, args: tuple, work: Work) -> Step:
@@ -131,15 +142,16 @@ def right(goal: Goal, args: tuple, work: Work) -> Step:
 
 
 def _side(goal: Goal, side: int) -> Step:
-    if goal.target.op != "∨":
+    op, parts = goal[1]
+    if op != "∨":
         raise Illegal("the target is not ∨")
-    new = with_target(goal, goal.target.args[side], "h")
-    return Step((new,), Proof("inr" if side else "inl", (hole(),)))
+    new = with_target(goal, parts[side], "h")
+    return _made(Step, ((new,), _SIDES[side]))
 
 
 def exfalso(goal: Goal, args: tuple, work: Work) -> Step:
     """`exfalso`: False instead of the target."""
-    return Step((with_target(goal, FALSE),), Proof("absurd", (hole(),)))
+    return _made(Step, ((with_target(goal, FALSE),), _ABSURD))
 
 
 def assumption(goal: Goal, args: tuple, work: Work) -> Step:

@@ -32,9 +32,9 @@ def assigned(node, found: dict[str, Term]):
     """node with what was found for its pattern variables."""
 
     def leaf(term, depth):
-        return found.get(term.args[0], term) if term.op == "var" else term
+        return found.get(term[1][0], term)
 
-    return syntax.replace(node, leaf) if found else node
+    return syntax.replace(node, "var", leaf) if found else node
 
 
 def match_term(pattern: Term, term: Term, found: dict) -> dict | None:

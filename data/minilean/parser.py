@@ -4,7 +4,8 @@ Precedences are Lean's own: ↔ 20, → 25, ∨ 30, ∧ 35, relations 50, + - 65
 ^ 75, application above all; ¬ takes an argument of 40 or more, prefix - one of 75.
 Numerals take the sort of what stands beside them, ℕ where nothing has one, as in Lean.
 Left out, and refused: subtraction on ℕ, division, casts, mixed sorts, binders without
-a type, a ∀ whose variable does not occur (Lean prints those as arrows).
+a type, a ∀ whose variable does not occur (Lean prints those as arrows), numerals that
+go on (0x1, 1e5, 1.5: elsewhere they would be a numeral and a name).
 """
 
 import re
@@ -53,7 +54,7 @@ RESERVED = frozenset(
 GREEK = "αβγδεζηθικμνξοπρστυφχψω"  # but for λ, as in Lean
 NAME = rf"[A-Za-z_{GREEK}][A-Za-z0-9_'₀-₉{GREEK}]*"
 TOKEN = re.compile(
-    rf"(?P<space> +)|(?P<name>{NAME}(?:\.{NAME})*)|(?P<number>[0-9]+)"
+    rf"(?P<space> +)|(?P<name>{NAME}(?:\.{NAME})*)|(?P<number>[0-9]+(?![\w.]))"
     r"|(?P<symbol>:=|\?_|\.[12](?![0-9A-Za-z_])|[()⟨⟩\[\],:|←↔→∨∧¬=≠<≤>≥+\-*^∀∃ℕℤ])"
 )
 IS_NAME = re.compile(NAME)

@@ -83,7 +83,9 @@ def polynomial(term: Term, work: Work) -> dict:
 def _add(total: dict, term: Term, scale: int, work: Work) -> None:
     """Makes total, which may come to hold zeros, total + scale term."""
     op, args = term[0], term[1]
-    work.spend(1)
+    work.left = left = work.left - 1
+    if left < 0:
+        work.spend(0)
     if op == "+" or op == "-":
         _add(total, args[0], scale, work)
         _add(total, args[1], scale if op == "+" else -scale, work)
@@ -147,7 +149,7 @@ def holds(formula: Formula, work: Work) -> bool:
     op, args = formula
     if op in syntax.RELATIONS:
         found = difference(*args, work)
-        if not set(found) <= set(ONE):
+        if found and found.keys() != ONE.keys():
             raise ValueError("not a closed comparison")
         value = found.get(_UNIT, 0)
         return _HOLDS[op](value, 0)

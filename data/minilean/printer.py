@@ -23,6 +23,12 @@ from data.minilean.syntax import (
     Term,
 )
 
+# id(formula): (formula, its text). What is shown once is shown at many steps, as the
+# same object, and to hash a formula costs more than all else. Holding the formula keeps
+# its id its own.
+MAX_SHOWN = 1 << 16
+_SHOWN: dict[int, tuple[Formula, str]] = {}
+
 
 @lru_cache(maxsize=1 << 15)
 def show_term(term: Term, least: int = 0) -> str:
@@ -49,9 +55,28 @@ def show_term(term: Term, least: int = 0) -> str:
     return f"({text})" if precedence < least else text
 
 
-@lru_cache(maxsize=1 << 16)
 def show_formula(formula: Formula, typed: bool = False) -> str:
     """The text of a formula without loose bound variables."""
+    if typed:
+        return _typed(formula)
+    if formula[0] == "prop" and len(formula[1]) == 1:
+        return formula[1][0]
+    found = _SHOWN.get(id(formula))
+    if found is not None:
+        return found[1]
+    text = _text(formula, False)
+    if len(_SHOWN) >= MAX_SHOWN:
+        _SHOWN.clear()
+    _SHOWN[id(formula)] = formula, text
+    return text
+
+
+@lru_cache(maxsize=1 << 14)
+def _typed(formula: Formula) -> str:
+    return _text(formula, True)
+
+
+def _text(formula: Formula, typed: bool) -> str:
     op, args = formula[0], formula[1]
     if op in RELATIONS:
         _, left, right = INFIX[op]
@@ -77,8 +102,7 @@ def _operand(formula: Formula, least: int, last: bool, typed: bool) -> str:
 
     last: nothing follows that a quantifier at the end would swallow.
     """
-    # one key each, in the cache, for what is shown alone and as a part
-    text = show_formula(formula, True) if typed else show_formula(formula)
+    text = show_formula(formula, typed)
     op = formula[0]
     if op in INFIX and INFIX[op][0] < least or (not last and _ends_open(formula)):
         return f"({text})"
@@ -167,7 +191,7 @@ def show_signature(signature: Signature) -> str:
 def show_type(kind: Signature | Formula, typed: bool = False) -> str:
     if type(kind) is Signature:
         return show_signature(kind)
-    return show_formula(kind, True) if typed else show_formula(kind)
+    return show_formula(kind, typed)
 
 
 def show_statement(statement: Statement) -> str:
@@ -193,7 +217,6 @@ def grouped(
     return groups
 
 
-@lru_cache(maxsize=1 << 14)
 def show_context(binders: tuple[Binder, ...]) -> str:
     """A line per type, `p q : Prop`, each ended by a newline."""
     shown, before = [], None

@@ -5,6 +5,7 @@ term with a "hole" for each new goal, in order. When no goal is left the templat
 all steps, taken from the last to the first, fill each other's holes.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -66,9 +67,11 @@ class Step(NamedTuple):
     template: Proof
 
 
-@lru_cache(maxsize=64)
+_HOLES = tuple([Proof("hole", (index,)) for index in range(64)])
+
+
 def hole(index: int = 0) -> Proof:
-    return Proof("hole", (index,))
+    return _HOLES[index] if index < 64 else Proof("hole", (index,))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -107,7 +110,9 @@ def proof_of(state: State) -> Proof:
     trace = state.trace
     while trace is not None:
         template, holes, trace = trace
-        if holes:
+        if holes == 1:
+            template = filled(template, (waiting.pop(),))
+        elif holes:
             # they wait in the order of their holes, the first at the end
             filling = waiting[: -holes - 1 : -1]
             del waiting[-holes:]
@@ -116,7 +121,7 @@ def proof_of(state: State) -> Proof:
     return waiting.pop()
 
 
-def filled(template: Proof, filling: list[Proof]) -> Proof:
+def filled(template: Proof, filling: Sequence[Proof]) -> Proof:
     """template with filling[i] for hole i; what is filled in is not looked into."""
     op, args = template[0], template[1]
     if op == "hole":
@@ -135,7 +140,7 @@ def filled(template: Proof, filling: list[Proof]) -> Proof:
 
 def scope_of(goal: Goal) -> dict[str, Signature | Formula]:
     """name -> type of what the goal shows."""
-    return {binder[0]: binder[1] for binder in goal.binders}
+    return {binder[0]: binder[1] for binder in goal[0]}
 
 
 def show_state(state: State) -> str:
@@ -144,16 +149,25 @@ def show_state(state: State) -> str:
 
 
 def show_goal(goal: Goal) -> str:
-    tag = f"case {goal.case}\n" if goal.case else ""
-    return f"{tag}{goal.context}⊢ {printer.show_formula(goal.target)}"
+    case, target = goal[2], printer.show_formula(goal[1])
+    if case:
+        return f"case {case}\n{goal[4]}⊢ {target}"
+    return f"{goal[4]}⊢ {target}"
 
 
 # What tactics do to goals
 
 
-def with_binder(goal: Goal, name: str, kind: Signature | Formula) -> Goal:
-    """The goal with one more hypothesis or variable, whose name must be new."""
-    before, target, case, hidden, context = goal
+def with_binder(
+    goal: Goal, name: str, kind: Signature | Formula, target: Formula | None = None
+) -> Goal:
+    """The goal with one more hypothesis or variable, whose name must be new.
+
+    target: what is to be proved then; None: what was.
+    """
+    before, old, case, hidden, context = goal
+    if target is None:
+        target = old
     if name in hidden:
         raise Illegal(f"{name} is in use: names must be new")
     for binder in before:
@@ -168,25 +182,35 @@ def with_binder(goal: Goal, name: str, kind: Signature | Formula) -> Goal:
 
 def without(goal: Goal, name: str) -> Goal:
     """The goal without the hypothesis `name`."""
-    binders, target, case, hidden, _ = goal
-    binders = tuple([binder for binder in binders if binder[0] != name])
-    return goal_of(binders, target, case, hidden)
+    binders, target, case, hidden, context = goal
+    at = next((i for i, binder in enumerate(binders) if binder[0] == name), None)
+    if at is None:
+        return goal
+    kind, before, behind = binders[at][1], binders[:at], binders[at + 1 :]
+    kept = before + behind
+    above = before[-1][1] if before else None
+    below = behind[0][1] if behind else None
+    if above == kind or kind == below or (above == below and above is not None):
+        return goal_of(kept, target, case, hidden)  # lines are shared, or will be
+    line = f"\n{name} : {printer.show_type(kind)}\n"
+    context = f"\n{context}".replace(line, "\n", 1)[1:]
+    return _made(Goal, (kept, target, case, hidden, context))
 
 
 def with_target(goal: Goal, target: Formula, tag: str = "") -> Goal:
     """The goal with another target, its case tag lengthened by `tag`."""
-    binders, _, case, hidden, context = goal
+    case = goal[2]
     if tag:
         case = f"{case}.{tag}" if case else tag
-    return _made(Goal, (binders, target, case, hidden, context))
+    return _made(Goal, (goal[0], target, case, goal[3], goal[4]))
 
 
 def formula_of(goal: Goal, name: str) -> Formula:
     """The hypothesis of that name. Raises Illegal."""
-    for binder in goal.binders:
-        if binder.name == name:
-            if type(binder.type) is Formula:
-                return binder.type
+    for binder in goal[0]:
+        if binder[0] == name:
+            if type(binder[1]) is Formula:
+                return binder[1]
             raise Illegal(f"{name} is not a hypothesis")
     raise Illegal(f"unknown identifier '{name}'")
 

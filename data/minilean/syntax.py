@@ -38,6 +38,7 @@ RELATIONS = ("=", "≠", "<", "≤", ">", "≥")
 CONNECTIVES = ("∧", "∨", "→", "↔")
 QUANTIFIERS = ("∀", "∃")
 OPERATIONS = ("+", "*", "-", "^", "neg")
+_LEAVES = frozenset(("var", "bound", "num"))
 DEFINED = frozenset("¬≠>≥")  # by the others, see `exposed`
 # Beyond these a formula is refused: recursion below is bounded by the depth.
 MAX_DEPTH, MAX_NODES, MAX_DIGITS = 80, 2000, 60
@@ -180,15 +181,15 @@ def exists(name: str, sort: str, body: Formula) -> Formula:
 # Binding
 
 
-def replace(node: Term | Formula, leaf, depth: int = 0):
-    """node with leaf(term, depth) in the place of every var and bound.
+def replace(node: Term | Formula, which: str, leaf, depth: int = 0):
+    """node with leaf(term, depth) in the place of every "var" or "bound", by `which`.
 
     depth: binders between the root and the leaf. Shares what does not change.
     """
     op, args = node[0], node[1]
-    if op == "var" or op == "bound":
+    if op == which:
         return leaf(node, depth)
-    if op == "num":
+    if op in _LEAVES:
         return node
     if op in QUANTIFIERS:
         depth += 1
@@ -197,10 +198,10 @@ def replace(node: Term | Formula, leaf, depth: int = 0):
         part = old
         if type(old) is not str:
             kind = old[0]
-            if kind == "var" or kind == "bound":
+            if kind == which:
                 part = leaf(old, depth)
-            elif kind != "num":
-                part = replace(old, leaf, depth)
+            elif kind not in _LEAVES:
+                part = replace(old, which, leaf, depth)
             if part is not old:
                 changed = True
         new.append(part)
@@ -215,29 +216,29 @@ def abstract(node, name: str):
     """node with the variable `name` as the bound variable 0 of a binder around it."""
 
     def leaf(term, depth):
-        if term[1][0] == name and term[0] == "var":
+        if term[1][0] == name:
             return Term("bound", (depth,), term[2])
         return term
 
-    return replace(node, leaf)
+    return replace(node, "var", leaf)
 
 
 def instantiate(body, term: Term):
     """body with term for its bound variable 0; term itself has no loose ones."""
 
     def leaf(old, depth):
-        return term if old[1][0] == depth and old[0] == "bound" else old
+        return term if old[1][0] == depth else old
 
-    return replace(body, leaf)
+    return replace(body, "bound", leaf)
 
 
 def substitute(node, name: str, term: Term):
     """node with term for the variable `name`."""
 
     def leaf(old, depth):
-        return term if old[1][0] == name and old[0] == "var" else old
+        return term if old[1][0] == name else old
 
-    return replace(node, leaf)
+    return replace(node, "var", leaf)
 
 
 def rename(node, names: Mapping[str, str]):
@@ -303,15 +304,17 @@ def exposed(formula: Formula) -> Formula:
         return formula
     args = formula[1]
     if op == "¬":
-        return Formula("→", (args[0], FALSE))
+        return _made(Formula, ("→", (args[0], FALSE)))
     if op == "≠":
-        return Formula("→", (Formula("=", args), FALSE))
-    return Formula("<" if op == ">" else "≤", (args[1], args[0]))
+        return _made(Formula, ("→", (_made(Formula, ("=", args)), FALSE)))
+    return _made(Formula, ("<" if op == ">" else "≤", (args[1], args[0])))
 
 
 def comparison(formula: Formula) -> tuple[str, Term, Term] | None:
     """(= < or ≤, left, right) of a comparison or of the negation of < or ≤, or None."""
-    op, args = exposed(formula)
+    op, args = formula[0], formula[1]
+    if op in DEFINED:
+        op, args = exposed(formula)
     if op == "→" and args[1] == FALSE:
         op, args = exposed(args[0])
         if op == "<" or op == "≤":

@@ -40,6 +40,8 @@ TACTICS = {
     **rewriting.TACTICS,
     **arithmetic.TACTICS,
 }
+# The others are not handed a budget: it would be made for every step, and never used.
+_SPENDING = frozenset(("have", *rewriting.TACTICS, *arithmetic.TACTICS))
 
 
 def start(statement: Statement) -> State:
@@ -53,13 +55,16 @@ def run(state: State, text: str, budget: int = BUDGET) -> State | Fault:
     budget: steps of arithmetic, rewriting and search that the tactic may spend. Pure:
     state stays as it is. Never raises, whatever the text.
     """
-    if not state.goals:
+    if not state[1]:
         return Fault("no_goals", "no goals to be proved")
     tactic = script.read(text)
     if type(tactic) is Fault:
         return tactic
     try:
-        return after(state, act(state.goals[0], tactic, Work(budget)))
+        goal = state[1][0]
+        if tactic[0] in _SPENDING:
+            return after(state, act(goal, tactic, Work(budget)))
+        return after(state, TACTICS[tactic[0]](goal, tactic[1], None))
     except Illegal as fault:
         return Fault(fault.kind, str(fault))
     except OutOfBudget as fault:

@@ -6,10 +6,12 @@ from data.minilean.syntax import (
     CONNECTIVES,
     FALSE,
     INT,
+    INT_TYPE,
     MAX_DEPTH,
     MAX_DIGITS,
     MAX_NODES,
     NAT,
+    NAT_TYPE,
     OPERATIONS,
     PROP,
     QUANTIFIERS,
@@ -22,6 +24,7 @@ from data.minilean.syntax import (
 )
 
 _TOO_LARGE = 10**MAX_DIGITS
+_KINDS = {NAT: NAT_TYPE, INT: INT_TYPE}
 
 
 def term_fault(term, scope: Mapping) -> str | None:
@@ -29,21 +32,27 @@ def term_fault(term, scope: Mapping) -> str | None:
 
     scope: name -> Signature (others are ignored).
     """
-    return "not a term" if type(term) is not Term else _fault(term, scope)
+    return "not a term" if type(term) is not Term else _fault(term, scope, ())
 
 
-def formula_fault(formula, scope: Mapping) -> str | None:
-    """What is wrong with formula, its size included, or None; scope: as above."""
-    return "not a formula" if type(formula) is not Formula else _fault(formula, scope)
+def formula_fault(formula, scope: Mapping, bound: tuple = ()) -> str | None:
+    """What is wrong with formula, its size included, or None; scope: as above.
+
+    bound: sorts of the bound variables that it may leave loose, the nearest first.
+    """
+    if type(formula) is not Formula:
+        return "not a formula"
+    return _fault(formula, scope, bound)
 
 
-def _fault(node: Term | Formula, scope: Mapping) -> str | None:
+def _fault(node: Term | Formula, scope: Mapping, bound: tuple) -> str | None:
     """Level by level, and a level is not looked at once there are too many nodes.
 
     Every node checks its own head and that its parts are Terms and Formulas of the
     right sorts, so that they can be taken for what they are when their turn comes.
+    Nothing is looked up before it is known to be a string: its hash may have no end.
     """
-    nodes, parts = 0, [([node], (), 0)]
+    nodes, parts = 0, [([node], bound, 0)]
     while parts:
         # bound: sorts of the binders around the nodes of this level, the nearest first
         level, bound, depth = parts.pop()
@@ -53,15 +62,36 @@ def _fault(node: Term | Formula, scope: Mapping) -> str | None:
                 return "beyond the limits of size"
             for here in level:
                 op, args = here[0], here[1]
+                if type(op) is not str or type(args) is not tuple:
+                    return "neither a term nor a formula"
+                if len(here) != (3 if type(here) is Term else 2):
+                    return "a node of another length"
                 if type(here) is Term:
+                    # what is there most is decided here, without a call
+                    if op == "var":
+                        sort = here[2]
+                        if len(args) == 1 and type(args[0]) is type(sort) is str:
+                            if scope.get(args[0]) is _KINDS.get(sort, ""):
+                                continue
+                    elif (op == "+" or op == "*") and len(args) == 2:
+                        left, right, sort = args[0], args[1], here[2]
+                        if type(left) is type(right) is Term:
+                            if left[2] == sort == right[2] and sort in SORTS:
+                                below += args
+                                continue
                     wrong = _wrong_term(op, args, here[2], scope, bound)
                     if not wrong and (op == "var" or op == "num" or op == "bound"):
                         continue
                 else:
+                    if op == "prop":
+                        if len(args) == 1 and type(args[0]) is str:
+                            if scope.get(args[0]) is PROP:
+                                continue
+                    elif op in CONNECTIVES and len(args) == 2:
+                        if type(args[0]) is type(args[1]) is Formula:
+                            below += args
+                            continue
                     wrong = _wrong_formula(op, args, scope)
-                    if not wrong and op in CONNECTIVES:
-                        below += args
-                        continue
                 if wrong:
                     named = args and type(args[0]) is str
                     return f"{op} {args[0]}" if named else f"{op}"
@@ -78,10 +108,9 @@ def _fault(node: Term | Formula, scope: Mapping) -> str | None:
 def _wrong_formula(op: str, args: tuple, scope: Mapping) -> bool:
     """Whether there is no such formula, of args that are well-formed themselves."""
     if op == "prop":
-        known = scope.get(args[0])
-        if known is PROP:
-            return len(args) != 1
-        return not _accepts(known, args[1:], "Prop")
+        if not args or type(args[0]) is not str:
+            return True
+        return not _accepts(scope.get(args[0]), args[1:], "Prop")
     if op in CONNECTIVES:
         if len(args) != 2 or type(args[0]) is not Formula:
             return True
@@ -111,6 +140,12 @@ def _wrong_term(op: str, args: tuple, sort: str, scope: Mapping, bound: tuple) -
     """Whether there is no such term, of args that are well-formed themselves."""
     if sort != INT and sort != NAT:
         return True
+    if op == "var" or op == "num" or op == "bound":
+        if len(args) != 1:
+            return True
+    if op == "var" or op == "app":
+        if not args or type(args[0]) is not str:
+            return True
     if op == "var":
         known = scope.get(args[0])
         return type(known) is not Signature or known != ((), sort)

@@ -41,6 +41,8 @@ _COUNTED = {
     Timeout: "timeout",
     GaveUp: "gaveup",
 }
+# What a NamedTuple's constructor calls, in half the time: for what every step makes.
+_made = tuple.__new__
 
 
 class Certificate(NamedTuple):
@@ -90,8 +92,9 @@ class EmbeddedEnvironment:
         if timeout is not None:
             budget = int(timeout * BUDGET_PER_SECOND)
         result = self._run(state, tactic, budget)
-        self._counts[_COUNTED[type(result)]] += 1
-        if type(result) is Illegal:
+        kind = type(result)
+        self._counts[_COUNTED[kind]] += 1
+        if kind is Illegal:
             self._counts[f"illegal/{result.kind}"] += 1
         self._seconds += time.perf_counter() - began
         return result
@@ -101,28 +104,32 @@ class EmbeddedEnvironment:
             read_tactic = read(tactic)
             if getattr(read_tactic, "head", None) in CLASSICAL_TACTICS:
                 return Illegal("forbidden", f"{read_tactic.head} is classical")
-        after = tactics.run(state.handle, tactic, budget)
+        _, shown, _, script, theorem, handle = state
+        after = tactics.run(handle, tactic, budget)
         if type(after) is tactics.Fault:
             if after.kind == "timeout":
                 return Timeout(None)
             return Illegal(after.kind, after.message)
-        script = (*state.script, tactic)
-        if after.goals:
+        script, goals = (*script, tactic), after[1]
+        if goals:
             # of the goals that were there, all but the first are as they were
-            kept = state.goals[1:]
-            new = after.goals[: len(after.goals) - len(kept)]
-            goals = (*[tactics.show_goal(goal) for goal in new], *kept)
-            return Progress(self._state(state.theorem, after, goals, script))
-        verdict, proof = self._judge(state.theorem, after)
+            kept = shown[1:]
+            new = len(goals) - len(kept)
+            if new == 1:
+                shown = (tactics.show_goal(goals[0]), *kept)
+            else:
+                shown = (*map(tactics.show_goal, goals[:new]), *kept)
+            state = self._state(theorem, after, shown, script)
+            return _made(Progress, (state, ()))
+        verdict, proof, statement = self._judge(theorem, after)
         if not verdict.ok:
             return GaveUp(f"the kernel refused the proof: {verdict.detail}")
-        statement = _read_statement(state.theorem.statement)
         return Proved(script, Certificate(statement, proof, verdict.axioms))
 
     def _state(self, theorem, handle: tactics.State, goals, script) -> State:
         self._next += 1
         key = "\n\n".join(goals)
-        return State(self._next, goals, key, script, theorem, handle)
+        return _made(State, (self._next, goals, key, script, theorem, handle))
 
     def run_many(self, items: Sequence[tuple[State, str]]) -> list[Result]:
         """`run` for each, in order."""
@@ -151,13 +158,13 @@ class EmbeddedEnvironment:
         return self._judge(theorem, state)[0]
 
     def _judge(self, theorem: Theorem, state: tactics.State):
-        """(the kernel's verdict, the term) on a state without goals."""
+        """(the kernel's verdict, the term, what it is to prove): no goals are left."""
         statement = _read_statement(theorem.statement)
         proof = tactics.proof_of(state)
         verdict = kernel.check(statement.binders, proof, statement.goal)
         if verdict.axioms and not self._classical:
             verdict = verdict._replace(ok=False, detail="rests on a classical axiom")
-        return verdict, proof
+        return verdict, proof, statement
 
     def stats(self) -> dict[str, float]:
         """Counts of steps and of each kind of result, and the seconds spent."""

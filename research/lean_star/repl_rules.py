@@ -42,6 +42,9 @@ _WORD = re.compile(r"--|/-|-/|#[a-z_]{2,}|[^\W\d][\w'!?]*(?:\.[^\W\d][\w'!?]*)*%
 _DECLARED = re.compile(
     r"\b(theorem|lemma|example)\b[ \t\r\n]*([^\s:(){}\[\]⦃⦄]+?(?=\.\{|[\s:({\[⦃]|$))?"
 )
+# Comments, strings, and names that may hold anything: not to be read as Lean.
+_QUOTED = re.compile(r'/-.*?(?:-/|\Z)|--[^\n]*|"(?:[^"\\]|\\.)*"|«[^»]*»', re.S)
+_OUTLINE = re.compile(r"[({\[⦃⟨]|[)}\]⦄⟩]|:=|\b(?:let|have|letI|haveI)\b")
 _UNPROVED = re.compile(r"\s*:=\s*(?:by\b)?\s*(?:sorry)?\s*\Z")
 _PARSING = re.compile(r"<input>:\d+:\d+:")
 _LIMITS = re.compile(r"maximum recursion depth|\(deterministic\) timeout|maxHeartbeats")
@@ -152,18 +155,40 @@ def declared(statement: str, fresh: str) -> tuple[str, str]:
     a type. Raises ValueError for one that has a proof or declares more.
     """
     text = _UNPROVED.sub("", statement.strip())
-    found = list(_DECLARED.finditer(text))
+    bare = _QUOTED.sub(lambda m: " «"[m[0][0] == "«"] * len(m[0]), text)
+    if _assigns(bare):
+        raise ValueError(f"expected no proof in a statement: {statement[:80]!r}")
+    found = list(_DECLARED.finditer(bare))
     if not found:
         colon = "" if text.startswith(("(", "{", "[", ":")) and _binds(text) else ": "
         return f"theorem {fresh} {colon}{text}", fresh
     if len(found) > 1:
         raise ValueError(f"expected one theorem, got {len(found)}: {statement[:80]!r}")
     match = found[0]
-    space = (match[2] or "").rpartition(".")[0]
+    dot = (match[2] or "").rfind(".")
+    space = text[match.start(2) :][: max(dot, 0)]
     name = f"{space}.{fresh}" if space else fresh
     after = text[match.end() :]
     gap = " " if after.startswith(("(", "{", "[", "⦃")) else ""
     return f"{text[: match.start()]}theorem {name}{gap}{after}", name
+
+
+def _assigns(bare: str) -> bool:
+    """Whether a := stands outside brackets, and belongs to no `let` or `have`."""
+    depth = waiting = 0
+    for match in _OUTLINE.finditer(bare):
+        here = match[0]
+        if here in "({[⦃⟨":
+            depth += 1
+        elif here in ")}]⦄⟩":
+            depth -= 1
+        elif depth == 0 and here != ":=":
+            waiting += 1
+        elif depth == 0 and not waiting:
+            return True
+        elif depth == 0:
+            waiting -= 1
+    return False
 
 
 def _binds(text: str) -> bool:

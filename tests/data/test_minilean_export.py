@@ -1,13 +1,17 @@
 """Exports: Lean text that reads back, and Coq terms that coqc accepts where it is."""
 
 import random
+import re
 
 import pytest
 from helpers import minilean_random as made
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.minilean import coq, export, kernel, tactics
 from data.minilean.parser import parse_statement
 from data.minilean.printer import show_statement
+from data.minilean.syntax import INT, NAT, var
 from data.worlds.theorems import held_out
 from research.lean_star import coq as referee
 from research.lean_star.embedded import Certificate
@@ -112,6 +116,16 @@ def test_every_rule_has_a_coq_term():
         assert ("classic " in shown) == bool(found.axioms)
 
 
+@settings(max_examples=300)
+@given(st.lists(st.text("x1₁8321_'·é\n", max_size=8), min_size=2, max_size=8))
+def test_different_names_are_different_in_coq(names):
+    """And they are names there; x₁ has the number 8321 in it."""
+    names = {*names, "x₁", "x_8321_", "x__8321__", "x_95_8321_95_"}
+    shown = {coq.show_term(var(name, INT)) for name in names}
+    assert len(shown) == len(names)
+    assert all(re.fullmatch(r"v_[A-Za-z0-9_']*", text) for text in shown)
+
+
 def test_what_coqc_prints_is_read():
     closed = "Closed under the global context\n"
     one = "Axioms:\nclassic : forall P : Prop, P \\/ ~ P\n"
@@ -168,6 +182,20 @@ def test_coq_refuses_a_false_proof():
     wrong = kernel.Proof("inr", good.proof.args)
     refused, accepted = referee.referee([good._replace(proof=wrong), good])
     assert not refused.ok and accepted.ok
+    hidden = "theorem t (x₁ x_8321_ : Prop) (h : x₁) : x_8321_"
+    hidden = Certificate(parse_statement(hidden), kernel.Proof("hyp", ("h",)), ())
+    bound = parse_statement(
+        "theorem t (P : ℕ → ℕ → Prop) (h : ∀ x : ℕ, P x x) "
+        ": ∀ x₁ x_8321_ : ℕ, P x₁ x_8321_"
+    )
+    part = kernel.Proof("at", (kernel.Proof("hyp", ("h",)), var("b", NAT)))
+    part = kernel.Proof("intro", ("a", kernel.Proof("intro", ("b", part))))
+    for false in (hidden, Certificate(bound, part, ())):
+        statement = false.statement
+        assert not kernel.check(statement.binders, false.proof, statement.goal).ok
+        assert not referee.referee([false])[0].ok
+    apart = certificate("(p q : Prop) (h₁ : p) (h_8321_ : q) : p", ["exact h₁"])
+    assert referee.referee([apart])[0].ok
     classical = certificate(*PROOFS[2])
     (verdict,) = referee.referee([classical._replace(axioms=())])
     assert not verdict.ok and "Classical.em" in verdict.detail

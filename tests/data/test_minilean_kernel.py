@@ -1,7 +1,11 @@
 """The kernel accepts what each rule allows and refuses its nearest misuse."""
 
+import os
 import random
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +33,7 @@ def verdict(text: str, proof: Proof):
 
 
 def linear(*items):
-    return P("linear", tuple((Fraction(c), proof) for c, proof in items))
+    return P("linear", items)
 
 
 A_PROP = {"p": syntax.PROP}
@@ -70,8 +74,8 @@ EXAMPLES = [
     ("(x : ℤ) (h : 2 * x ≤ 5) : x ≤ 2 ∨ True", P("inr", P("true")),
      P("inl", P("contra", "k", linear((1, H), (1, K))))),
     ("(x : ℤ) (h : 2 * x ≤ 4) : x ≤ 2",
-     P("contra", "k", linear((Fraction(1, 2), H), (1, K))),
-     P("contra", "k", linear((Fraction(-1, 2), H), (1, K)))),
+     P("contra", "k", linear((1, H), (2, K))),
+     P("contra", "k", linear((-1, H), (2, K)))),
     ("(x y : ℤ) (h : x ≤ y) (k : y ≤ x) : x = y",
      P("antisymm", H, K), P("antisymm", K, H)),
     ("(x : ℤ) : 0 ≤ (x + 1) ^ 2", P("square", TERM), P("square", X)),
@@ -166,6 +170,52 @@ def test_a_variable_is_never_hidden():
 )  # fmt: skip
 def test_malformed_terms_are_refused(proof):
     assert not verdict("(p : Prop) (x : ℤ) (h : x = x) : p", proof).ok
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [Fraction(1), 1.0, True, "1", "1e10000000", 10**1000 + 1, 1 << 20_000, None],
+    ids=lambda s: f"{type(s).__name__}-{str(s)[:6] if type(s) is not int else ''}",
+)
+def test_multipliers_are_integers_of_a_limited_size(scale):
+    """Nothing that would have to be converted, rounded, or multiplied for minutes."""
+    text = "(x : ℤ) (h : x < 0) (k : 0 < x) : False"
+    assert verdict(text, linear((1, H), (1, K))).ok
+    assert verdict(text, linear((10**1000, H), (10**1000, K))).ok
+    assert "multiplier" in verdict(text, linear((scale, H), (scale, K))).detail
+
+
+def test_a_sum_of_facts_costs_what_adding_it_up_does():
+    """x ≤ 0 for n variables, 0 ≤ x for all of them, 1 < 1: n terms grow and go again,
+    at n ** 2 in all, beside n for the reading."""
+    zero, one = syntax.num(0, INT), syntax.num(1, INT)
+    for n, ok in ((300, True), (800, False)):
+        variables = [var(f"x{i}", INT) for i in range(n)]
+        binders = [(x.args[0], INT_TYPE) for x in variables]
+        facts = [syntax.relation("≤", x, zero) for x in variables]
+        facts += [syntax.relation("≤", zero, x) for x in variables]
+        facts.append(syntax.relation("<", one, one))
+        binders += [(f"h{i}", fact) for i, fact in enumerate(facts)]
+        proof = linear(*((1, hyp(f"h{i}")) for i in range(len(facts))))
+        found = check(binders, proof, syntax.FALSE)
+        assert found.ok == ok and ("work" in found.detail) != ok
+
+
+def test_what_is_nested_without_end_is_refused():
+    """In the place of every name, sort, rule and formula; in a process of its own, for
+    what goes as deep as its argument ends the process."""
+    folder = Path(__file__).parents[1]
+    path = os.pathsep.join((str(folder.parent), str(folder)))
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers.minilean_malformed"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout[-400:] + done.stderr[-400:]
+    count, refused = map(int, done.stdout.split()[-2:])
+    assert count == refused > 30
 
 
 def test_depth_and_size_are_limited():

@@ -223,7 +223,7 @@ def test_precedences_are_leans():
      "n = 1 ∧", "(p", "p)", "∀ (k : ℕ) P k", "∃ k < k, p", "sorry", "theorem", "z = 1",
      "x = 1 :", "h.1", "fun x", "∀ p : Prop, p", "¬", "x ≤ y₁ ≤ x", "f -n = 0",
      "2x = 1", "9" * 70 + " = x", "¬" * 70 + "p", "p ∧ " * 90 + "p", "#p", "p -- q",
-     "λ"],
+     "λ", "f 0x1 = n", "f 1e5 = n", "f 1_0 = n", "f 1.5 = n", "f 2n = n"],
 )  # fmt: skip
 def test_what_is_outside_the_subset_is_refused(text):
     with pytest.raises(ParseError):
@@ -237,6 +237,7 @@ def test_what_is_outside_the_subset_is_refused(text):
      "theorem t (p : Type) : True := by", "theorem t (P : Prop → Prop) : True := by",
      "theorem by : True := by", "theorem t : True := rfl",
      "theorem t (x : ℤ) : x := by",
+     "theorem t (f : ℕ → ℕ → ℕ) (x1 : ℕ) : f 0x1 = 0",
      f"theorem t (x : ℤ) : {'x + ' * 1900}x = 0 := by",
      f"theorem t (x : ℤ) (h : {'x + ' * 1900}x = 0) : True := by"],
 )  # fmt: skip

@@ -331,6 +331,11 @@ def test_injected_declarations_prove_nothing_false(lax):
         ("(p → q) → r", "theorem X : (p → q) → r", "X"),
         ("theorem t (h : a = b := by simp) : p", "theorem X (h : a = b := by simp) : p",
          "X"),
+        ("theorem «a b» : p", "theorem X : p", "X"),
+        ("theorem A.«b.c».«d : e» (h : p) : p", "theorem A.«b.c».X (h : p) : p",
+         "A.«b.c».X"),
+        ("/-- theorem := -/ theorem t : -- :=\nlet x := 1; x = 1",
+         "/-- theorem := -/ theorem X : -- :=\nlet x := 1; x = 1", "X"),
     ],
 )  # fmt: skip
 def test_statements_become_theorems_without_a_proof(statement, text, name):
@@ -340,6 +345,17 @@ def test_statements_become_theorems_without_a_proof(statement, text, name):
         rules.opening(text, 9) == f"set_option maxHeartbeats 9 in\n{text} := by sorry"
     )
     assert rules.whole(text, ("a", "b\n| c"), 0) == f"{text} := by\n  a\n  b\n  | c"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["theorem t : True := trivial", "theorem t : True := by trivial", "True := trivial",
+     "theorem t : let x := 1; x = 1 := rfl", "theorem t (h : p := by simp) : p := h",
+     "def f := 1\ntheorem t : f = 1", "theorem t : p\ntheorem u : p"],
+)  # fmt: skip
+def test_statements_with_a_proof_or_more_are_refused(statement):
+    with pytest.raises(ValueError, match="expected"):
+        rules.declared(statement, "X")
 
 
 def test_axioms_are_read_from_one_message_alone():
