@@ -103,7 +103,11 @@ ROWS = {
         "QLoRA SFT of Llama-2-70B",
         "sft.py:qlora",
         "llama2-70b",
-        (On("v5e:2x2", accum=4), On("v5e:2x4", accum=2), On("v5e:4x4")),
+        (
+            On("v5e:2x2", tensor=4, accum=4),
+            On("v5e:2x4", tensor=4, accum=4),
+            On("v5e:4x4", tensor=4),
+        ),
     ),
     "dpo-7b": Row(
         "DPO of Llemma-7B",
