@@ -38,8 +38,10 @@ tries (here so many as, at the 62% that the logs have proved, may leave the publ
 32.3k rows of the base model and 61.1k of the plus model), and about which 140,000 steps
 GPT-4o was asked. What is otherwise here: 64 trajectories of every problem are drawn to
 their end, and pass@K of every K is read from them, where the original stops at the
-first proof; parameters and moments are in float32; rows are packed; the model that is
-not tuned is shown examples of our own.
+first proof; a theorem's limit of time, 600 s and 30 s in a round, is of its own share
+of the model's and the prover's time, as many theorems are tried at once; parameters and
+moments are in float32; rows are packed; the model that is not tuned is shown examples
+of our own.
 """
 
 from ml_collections import config_dict
@@ -72,13 +74,14 @@ def mini(c):
     c.jobs = 2  # stages at once
     c.dtype = "float32"
     c.miniature = dict(
-        known=3000, annotated=0.4, statements=300, held_out=244, novel=60
+        known=6000, annotated=0.5, statements=300, held_out=244, novel=60
     )
     c.model = dict(
         d_model=96, n_layers=3, n_heads=4, n_kv_heads=4, d_ff=256, init_std=0.1
     )
-    c.sft = dict(epochs=2.0, batch_size=8, length=256, optimizer=adamw(3e-3))
-    c.cot = dict(epochs=3.0, batch_size=8, length=256, optimizer=adamw(2e-3))
+    # A step with its thought has up to 139 tokens.
+    c.sft = dict(epochs=3.0, batch_size=8, length=144, optimizer=adamw(3e-3))
+    c.cot = dict(epochs=1.5, batch_size=8, length=144, optimizer=adamw(2e-3))
     # A known tactic has up to 19 tokens, with its thought up to 47.
     c.drawn = dict(temperature=0.7, max_new_tokens=24, prompt_tokens=128, slots=128)
     c.thought_drawn = dict(
@@ -86,25 +89,26 @@ def mini(c):
     )
     c.sampled = dict(trajectories=8, tactics=8, stop_all_on_first=False)
     c.counts = (1, 2, 4, 8)
-    c.controls = ("shuffled", "filler")
+    c.controls = ()
     c.iteration = dict(
         sampled=dict(trajectories=4, tactics=8, stop_all_on_first=False), most=3
     )
     c.rounds = 1
     c.regimes = ("joint",)
     c.best_first = dict(
-        expansions=8, candidates=4, beam=True, scores=("mean", "tactic")
+        expansions=8, candidates=16, beam=True, scores=("mean", "tactic")
     )
     return c
 
 
 def report(c):
-    """Three seeds, two rounds in both regimes."""
+    """Three seeds, two rounds in both regimes, and the controls of thoughts."""
     mini(c)
     c.seeds = (0, 1, 2)
+    c.controls = ("shuffled", "filler")
     c.rounds = 2
     c.regimes = ("joint", "continue")
-    c.star = dict(epochs=2.0, batch_size=8, length=256, optimizer=adamw(5e-4))
+    c.star = dict(epochs=2.0, batch_size=8, length=144, optimizer=adamw(5e-4))
     return c
 
 
@@ -113,6 +117,7 @@ def smoke(c):
     report(c)
     c.seeds = (0,)
     c.jobs = 1
+    c.controls = ("shuffled", "filler", "sft-longer", "ei-tokens")
     c.miniature.update(known=60, annotated=1.0, statements=12, held_out=12, novel=6)
     c.model.update(d_model=32, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=64)
     c.sft.update(epochs=4.0, batch_size=4)
@@ -156,14 +161,17 @@ def paper(c, era, rounds, statements, thoughts):
     drawn = dict(temperature=0.7, max_new_tokens=512, prompt_tokens=1536, slots=256)
     c.drawn = dict(drawn)
     c.thought_drawn = dict(drawn)
-    c.sampled = dict(trajectories=64, tactics=50, stop_all_on_first=False)
-    c.counts = (1, 2, 4, 8, 16, 32, 64)
-    c.iteration = dict(
-        sampled=dict(trajectories=32, tactics=5, stop_all_on_first=True), most=3
+    c.sampled = dict(
+        trajectories=64, tactics=50, stop_all_on_first=False, seconds=600.0
     )
+    c.counts = (1, 2, 4, 8, 16, 32, 64)
+    tried = dict(trajectories=32, tactics=5, stop_all_on_first=True, seconds=30.0)
+    c.iteration = dict(sampled=tried, most=3)
     c.rounds = rounds
     c.regimes = ("joint", "continue")
-    c.best_first = dict(expansions=50, candidates=32, beam=True, scores=("mean",))
+    c.best_first = dict(
+        expansions=50, candidates=32, beam=True, scores=("mean",), seconds=600.0
+    )
     dojo = f"{FOLDER}/leandojo_benchmark_4/novel_premises"
 
     def prover(project):

@@ -6,6 +6,7 @@ from research.report import Interval
 
 RESAMPLES = 4000
 UNTESTED = "not tested here"
+SAME = "no difference"
 CEILING = 0.995  # what is right so often cannot be beaten
 
 
@@ -46,7 +47,12 @@ def bootstrap(values, draws: Resamples, level: float = 0.95) -> Interval:
 
 
 def verdict(difference: Interval) -> str:
-    """'reproduced' if the interval is above 0, 'not reproduced' if it is below."""
+    """'reproduced' if the interval is above 0, 'not reproduced' if it is below.
+
+    'no difference' if it is 0 and nothing else: whatever is drawn, nothing differs.
+    """
+    if difference.low == difference.high == 0:
+        return SAME
     if difference.low > 0:
         return "reproduced"
     if difference.high < 0:

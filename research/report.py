@@ -21,7 +21,15 @@ from typing import Any, Literal
 from research.stages import RunInfo, Timing
 from train.files import write_atomic, write_json
 
-Status = Literal["reproduced", "not reproduced", "too noisy to tell", "not tested here"]
+Status = Literal[
+    "reproduced",
+    "not reproduced",
+    "holds in this run",  # of one seed
+    "fails in this run",
+    "no difference",
+    "too noisy to tell",
+    "not tested here",
+]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "grain",
             "ml_collections", "tokenizers", "matplotlib")  # fmt: skip
 

@@ -27,6 +27,9 @@ STYLE = Path(__file__).with_name("report.css")
 MARKS = {
     "reproduced": ("yes", "✓"),
     "not reproduced": ("no", "✕"),
+    "holds in this run": ("unsure", "✓"),
+    "fails in this run": ("unsure", "✕"),
+    "no difference": ("unsure", "="),
     "too noisy to tell": ("unsure", "≈"),
     "not tested here": ("untested", "○"),
 }

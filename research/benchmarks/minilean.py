@@ -1,24 +1,30 @@
 """Steps per second of the embedded prover, on one core, printing and checks included.
 
-    python -m research.benchmarks.minilean [--theorems 2000] [--repeats 8]
+    python -m research.benchmarks.minilean [--theorems 2000] [--rounds 5] [--repeats 8]
 
 A step is one `run` of the environment: the tactic is read and applied, new goals are
 printed, a proof that ends is checked by the kernel. Theorems are distinct: templates
 with known proofs, filled with random formulas and numbers. "first" goes through each
-proof once, "again" --repeats times more; "illegal" are tactics that do not apply.
-Time is the processor's; still, a busy neighbour of the core slows it.
+proof once: the median of --rounds, each with --theorems that no other round has.
+"searched" is "first" of yet others by way of `checking.Checker`, as a search runs them:
+in its thread, every proof verified a second time from its script. "again" goes through
+the last round's theorems --repeats times more, when much is remembered: no rate to
+quote. "illegal" are tactics that do not apply. Time is the processor's; still, a busy
+neighbour slows it.
 """
 
 import argparse
 import gc
 import json
 import random
+import statistics
 import time
 
 from data.minilean import kernel
 from data.minilean.parser import parse_statement
+from research.lean_star.checking import Checker
 from research.lean_star.embedded import EmbeddedEnvironment
-from research.lean_star.environment import Illegal, Proved, Theorem
+from research.lean_star.environment import Illegal, Progress, Proved, Theorem
 
 LOGIC = [
     ("(h : A ∧ B) : B ∧ A", "obtain ⟨a, b⟩ := h$constructor$exact b$exact a"),
@@ -101,6 +107,27 @@ def replay(env: EmbeddedEnvironment, problems) -> tuple[int, float, list]:
     return steps, time.process_time() - began, certificates
 
 
+def searched(env: EmbeddedEnvironment, problems) -> tuple[int, float]:
+    """(steps, seconds) of every script as a search runs it: all first tactics, ..."""
+    states = dict(enumerate(env.start_many([theorem for theorem, _ in problems])))
+    steps, at = 0, 0
+    began = time.process_time()
+    with Checker(env) as checker:
+        while states:
+            for i, state in states.items():
+                checker.put("search", i, state, problems[i][1][at])
+            results = checker.results("search")
+            steps, at = steps + len(results), at + 1
+            for i, (result, _) in results.items():
+                if type(result) is Proved:
+                    del states[i]
+                elif type(result) is Progress:
+                    states[i] = result.state
+                else:
+                    raise ValueError(f"{problems[i][0].statement}: {result}")
+    return steps, time.process_time() - began
+
+
 def illegal(env: EmbeddedEnvironment, problems) -> tuple[int, float]:
     """(steps, seconds) of tactics that mostly do not apply."""
     states = [env.start(theorem) for theorem, _ in problems]
@@ -111,14 +138,21 @@ def illegal(env: EmbeddedEnvironment, problems) -> tuple[int, float]:
     return len(states) * len(WRONG), time.process_time() - began
 
 
-def measure(templates, count: int, repeats: int, seed: int) -> dict[str, float]:
+def measure(
+    templates, count: int, rounds: int, repeats: int, seed: int
+) -> dict[str, float]:
     """Rates per second of one kind of theorems."""
-    problems = theorems(templates, count, seed)
-    env = EmbeddedEnvironment()
-    gc.collect()
-    gc.freeze()  # the theorems are not the prover's garbage
-    steps, seconds, certificates = replay(env, problems)
-    found = {"theorems": count, "steps": steps, "first/s": steps / seconds}
+    everything, first = theorems(templates, count * (rounds + 1), seed), []
+    for start in range(0, count * rounds, count):
+        problems, env = everything[start : start + count], EmbeddedEnvironment()
+        gc.collect()
+        gc.freeze()  # the theorems are not the prover's garbage
+        steps, seconds, certificates = replay(env, problems)
+        first.append(steps / seconds)
+    found = {"theorems": count, "steps": steps, "first/s": statistics.median(first)}
+    found |= {"first/s min": min(first), "first/s max": max(first)}
+    steps, seconds = searched(EmbeddedEnvironment(), everything[count * rounds :])
+    found["searched/s"] = steps / seconds
     again = [replay(env, problems)[:2] for _ in range(repeats)]
     found["again/s"] = sum(s for s, _ in again) / sum(t for _, t in again)
     wrong, spent = illegal(env, problems)
@@ -138,10 +172,11 @@ def measure(templates, count: int, repeats: int, seed: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--theorems", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=8)
     args = parser.parse_args()
     results = {
-        name: measure(templates, args.theorems, args.repeats, seed=0)
+        name: measure(templates, args.theorems, args.rounds, args.repeats, seed=0)
         for name, templates in (("logic", LOGIC), ("numbers", NUMBERS))
     }
     for name, rates in results.items():

@@ -13,8 +13,11 @@ ROUNDING = 1e-9  # an interval as narrow as this has no width
 def summary(findings: Sequence[Finding], miniature: bool) -> list[Table | Text]:
     """Every claim with its verdict and difference, and why some have none."""
     rows = [[x.claim.rstrip("."), x.status, x.difference] for x in findings]
+    given = [x.status for x in findings]
     counts = {
-        status: sum(x.status == status for x in findings) for status in Status.__args__
+        status: given.count(status)
+        for status in Status.__args__
+        if status in given or status == UNTESTED
     }
     tested = len(findings) - counts[UNTESTED]
     columns = [Column("claim"), Column("verdict"), Column("difference")]

@@ -34,7 +34,7 @@ from research.lean_star.outcomes import (
     name_of,
     tally,
 )
-from research.lean_star.search import Searched, Written, begun
+from research.lean_star.search import Clock, Searched, Written, begun
 from research.lean_star.settings import BestFirst
 
 # How a candidate is ranked: the mean of its tokens' log-probabilities (the original's),
@@ -85,6 +85,7 @@ class _Search:
         self.queue: list[tuple[float, int]] = []
         self.visited: set[str] = set()
         self.expansions = 0
+        self.clock = Clock(rules.seconds)
         self.proof: int | None = None
 
     def open(self, found: State | Crashed) -> None:
@@ -110,19 +111,31 @@ class _Search:
             state = self.states[place]
             if state.key in self.visited:
                 continue
+            if self.clock.over:
+                self.counts["out_of_time"] += 1
+                break
             self.visited.add(state.key)
             self.expansions += 1
             self.nodes[place] = self.nodes[place]._replace(expanded=self.expansions)
             return place
         return None
 
-    def settle(self, place: int, written: Sequence[Written], results: dict) -> None:
+    def settle(
+        self,
+        place: int,
+        written: Sequence[Written],
+        results: dict,
+        tokens: int,
+        pace: float,
+    ) -> None:
         """Applies the results of an expansion, the best candidate first."""
+        checked = (results[self.place, i] for i in range(len(written)))
+        self.clock.pay(tokens, pace, checked)
         parent, failed = self.nodes[place], []
         if any(one.cut for one in written):  # all have the same prompt
             self.counts["cut"] += 1
         for i, one in enumerate(written):
-            result = results[self.place, i]
+            result = results[self.place, i].result
             tally(self.counts, result, one.tokens, True)
             cost = parent.cost - one.scores[self.score]
             if isinstance(result, Proved):
@@ -176,13 +189,16 @@ def search(
     waves = deque((w, searches[w :: rules.waves]) for w in range(rules.waves))
     asked: dict[int, list[tuple[_Search, int]]] = {}
     best: dict[int, dict[int, list[Written]]] = {}
+    spent: dict[int, dict[int, int]] = {}  # tokens, of copies as well
+    pace: dict[int, float] = {}
     tokens, writing = 0, 0.0
     with Checker(env) as checker:
         while waves:
             wave, members = waves.popleft()
             results = checker.results(wave)
             for one, place in asked.get(wave, ()):
-                one.settle(place, best[wave][one.place], results)
+                own = spent[wave][one.place], pace[wave]
+                one.settle(place, best[wave][one.place], results, *own)
             popped = [(one, one.pop()) for one in members]
             asked[wave] = [(one, place) for one, place in popped if place is not None]
             if on_done is not None:
@@ -192,7 +208,7 @@ def search(
             if not asked[wave]:
                 continue
             waves.append((wave, [one for one, _ in asked[wave]]))
-            best[wave] = {}
+            best[wave], spent[wave] = {}, {}
             clock = time.perf_counter()
             states = [one.states[place] for one, place in asked[wave]]
             rows = [
@@ -202,15 +218,17 @@ def search(
             for i, written in writer.candidates(
                 [state.pp for state in states], rows, rules.candidates
             ):
-                tokens += sum(one.tokens for one in written)
                 place = asked[wave][i][0].place
+                spent[wave][place] = sum(one.tokens for one in written)
                 best[wave][place] = ranked(written, score)
                 for j, kept in enumerate(best[wave][place]):
                     checker.put(wave, (place, j), states[i], kept.tactic)
-            writing += time.perf_counter() - clock
+            took, of_wave = time.perf_counter() - clock, sum(spent[wave].values())
+            writing, tokens = writing + took, tokens + of_wave
+            pace[wave] = took / max(1, of_wave)
     seconds = time.perf_counter() - began
-    spent = (writing, checker.waited, checker.seconds)
-    throughput = Throughput(seconds, checker.tactics, tokens, *spent)
+    of_each = (writing, checker.waited, checker.seconds)
+    throughput = Throughput(seconds, checker.tactics, tokens, *of_each)
     return Searched([one.outcome() for one in searches], throughput)
 
 

@@ -23,6 +23,13 @@ class _Item(NamedTuple):
     tactic: str
 
 
+class Checked(NamedTuple):
+    """A tactic's result, and its share of the seconds that its batch took."""
+
+    result: Result
+    seconds: float
+
+
 class Checker:
     """Runs what is `put`, in order; `results` waits for all of a group.
 
@@ -33,7 +40,7 @@ class Checker:
 
     def __init__(self, env: Environment):
         self._env, self._inbox = env, queue.SimpleQueue()
-        self._done: dict[Hashable, dict[Hashable, Result]] = {}
+        self._done: dict[Hashable, dict[Hashable, Checked]] = {}
         self._open: dict[Hashable, int] = {}
         self._changed = threading.Condition()
         self._fault: BaseException | None = None
@@ -54,7 +61,7 @@ class Checker:
             self._open[group] = self._open.get(group, 0) + 1
         self._inbox.put(_Item(group, place, state, tactic))
 
-    def results(self, group: Hashable) -> dict[Hashable, Result]:
+    def results(self, group: Hashable) -> dict[Hashable, Checked]:
         """All that was asked for the group since it was last asked for; waits."""
         began = time.perf_counter()
         with self._changed:
@@ -88,11 +95,13 @@ class Checker:
             self._verified(item.state, result)
             for item, result in zip(items, results, strict=True)
         ]
-        self.seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
         self.tactics += len(items)
         with self._changed:
             for item, result in zip(items, results, strict=True):
-                self._done.setdefault(item.group, {})[item.place] = result
+                checked = Checked(result, seconds / len(items))
+                self._done.setdefault(item.group, {})[item.place] = checked
                 self._open[item.group] -= 1
             self._changed.notify_all()
 

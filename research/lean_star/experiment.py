@@ -7,14 +7,16 @@ sft-data, -tokens   on from sft without thoughts, on the same steps as often, or
                     as many tokens
 cot-shuffled, ...   cot with thoughts of other states, or with filler
 star-*, ei-*        expert iteration from cot, and from sft-data, in both regimes
-cot-longer          cot, for as many updates as the last joint round
+cot-longer          cot, for as many updates as the last joint round of star
+sft-longer          sft-data, for as many updates as the last joint round of ei
+ei-tokens           the last joint round of ei, for as many tokens as star's
 """
 
 from typing import NamedTuple
 
 from research.lean_star import proving, published, stages, world
 from research.lean_star import report as chapter_report
-from research.lean_star.settings import Published, Settings
+from research.lean_star.settings import THOUGHT_CONTROLS, Published, Settings
 from research.stages import Handle, Plan
 
 # The names of expert iteration with thoughts and without: where it starts.
@@ -133,7 +135,7 @@ class _Seed:
         if cfg.iteration is not None:
             self.iterate()
         self.tune("sft-tokens", "sft", tokens_of=cot)
-        for control in cfg.controls:
+        for control in (name for name in THOUGHT_CONTROLS if name in cfg.controls):
             self.tune(f"cot-{control}", "cot", thoughts=control)
         if cfg.best_first is not None:
             for score in cfg.best_first.scores:
@@ -187,6 +189,7 @@ class _Seed:
     def iterate(self) -> None:
         """Rounds of expert iteration, with thoughts and without, in every regime."""
         cfg = self.cfg
+        joint: dict[str, list[Handle]] = {}  # of every chain, what its rounds found
         for chain, first in CHAINS.items():
             kind = self.systems[first].kind
             one = self.gather(chain, 1, first)
@@ -199,6 +202,7 @@ class _Seed:
                         of_round = self.gather(f"{chain}-{regime}", number, last)
                     harvests.append(of_round)
                     if regime == "joint":
+                        joint[chain] = list(harvests)
                         self.tune(name, kind, harvests=list(harvests))
                     else:
                         self.tune(
@@ -206,9 +210,19 @@ class _Seed:
                             training=cfg.star,
                         )  # fmt: skip
                     last = name
-        if "joint" in cfg.regimes:
-            longest = self.systems[f"star-joint-{cfg.rounds}"].model
-            self.tune("cot-longer", "cot", updates_of=longest)
+        if joint:
+            self.controls(joint["ei"])
+
+    def controls(self, harvests: list[Handle]) -> None:
+        """What training as long does by itself; harvests: of ei, the joint rounds'."""
+        star, ei = (
+            self.systems[f"{chain}-joint-{self.cfg.rounds}"].model for chain in CHAINS
+        )
+        self.tune("cot-longer", "cot", updates_of=star)
+        if "sft-longer" in self.cfg.controls:
+            self.tune("sft-longer", "sft", updates_of=ei)
+        if "ei-tokens" in self.cfg.controls:
+            self.tune("ei-tokens", "sft", harvests=harvests, tokens_of=star)
 
     def gather(self, chain: str, number: int, name: str) -> Handle:
         """The proofs that a model finds for the statements of a round."""

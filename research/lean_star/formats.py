@@ -106,18 +106,17 @@ class Format:
         return output if mark and output.endswith(mark) else output + mark
 
     def tactic(self, output: str) -> str:
-        """The tactic in an output: in its last fence, up to what closes it.
+        """The tactic in an output: in its last fence, up to what closes it or a rule.
 
         Without a fence the whole output counts as the tactic, and is illegal by itself;
-        in base SFT it is the first line.
+        in base SFT it is the first line, up to a rule, where the original's search
+        stops as well.
         """
         if self.era == "base" and not self.thinks:
-            return output.partition("\n")[0].strip()
+            return output.partition("\n")[0].partition(RULE)[0].strip()
         name = "lean4" if self.era == "base" else "lean"
         inside = output.split(f"{FENCE}{name}\n")[-1].partition(FENCE)[0]
-        if self.era == "plus":
-            inside = inside.partition(RULE)[0]
-        return inside.replace(END, "").strip()
+        return inside.partition(RULE)[0].replace(END, "").strip()
 
     def thought(self, output: str) -> str:
         """What the output says before its tactic; "" where it writes none."""

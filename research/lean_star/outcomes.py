@@ -1,8 +1,10 @@
 """What a proof search leaves of every theorem, and what it cost."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from research.lean_star.environment import (
     Crashed,
@@ -45,9 +47,10 @@ class Outcome(NamedTuple):
     """One theorem's.
 
     proved: for each trajectory, of all repeats, the iteration of its proof, or 0.
-    counts: of tactics, tokens and results, see `tally`. crashed: why the theorem could
-    not be started, or "": no failed proof. calls: all, where they were asked for.
-    tree: of best-first search, its `best_first.Node`s.
+    counts: of tactics, tokens and results, see `tally`; cut: of prompts that lost their
+    beginning; out_of_time: of attempts that a limit of time ended.
+    crashed: why the theorem could not be started, or "": no failed proof. calls: all,
+    where they were asked for. tree: of best-first search, its `best_first.Node`s.
     """
 
     theorem: Theorem
@@ -75,6 +78,7 @@ class Outcome(NamedTuple):
             "solved": self.solved,
             "proved": list(self.proved),
             "crashed": self.crashed,
+            "out_of_time": self.counts["out_of_time"] > 0,
             "counts": dict(self.counts),
             "proof": [step._asdict() for step in first.steps] if first else None,
             **tree,
@@ -122,6 +126,51 @@ class Throughput(NamedTuple):
             f"{row['model_waiting']:.1%} of the time, the environment is idle "
             f"{row['environment_idle']:.1%}"
         )
+
+
+class SearchFacts(NamedTuple):
+    """How far best-first search went, as means over problems or seeds.
+
+    expansions, tactics, tokens: of a problem. empty: of the problems that were not
+    solved, the share whose queue ran empty before their expansions were made or their
+    time was up. distinct: different tactics of an expansion; single: the share of
+    expansions with one alone. These two leave out candidates that lead to a state which
+    was expanded before, as a tree does not have them. nan where there is nothing to
+    take a mean of.
+    """
+
+    expansions: float
+    tactics: float
+    tokens: float
+    empty: float
+    distinct: float
+    single: float
+
+
+def search_facts(rows: Sequence[Mapping[str, Any]], most: int) -> SearchFacts:
+    """Of outcomes of `best_first.search` (see `Outcome.row`); most: its expansions."""
+    started = [row for row in rows if not row["crashed"]]
+    means = [
+        np.mean([row["counts"].get(key, 0) for row in rows])
+        for key in ("expansions", "tactics", "tokens")
+    ]
+    empty = [
+        counts["expansions"] < most and not counts.get("out_of_time")
+        for counts in (row["counts"] for row in started if not row["solved"])
+    ]
+    distinct = [n for row in started for n in _distinct(row["tree"])]
+    single = [n == 1 for n in distinct]
+    means += [np.mean(x) if x else np.nan for x in (empty, distinct, single)]
+    return SearchFacts(*map(float, means))
+
+
+def _distinct(tree: Sequence[Mapping[str, Any]]) -> list[int]:
+    """How many different tactics each state that was expanded was tried with."""
+    found = {i: {tactic for tactic, _ in node["failed"]}
+             for i, node in enumerate(tree) if node["expanded"]}  # fmt: skip
+    for node in tree[1:]:
+        found[node["parent"]].add(node["tactic"])
+    return [len(tactics) for tactics in found.values()]
 
 
 def name_of(result) -> str:

@@ -1,16 +1,17 @@
 """Proofs as people read them: state, thought, tactic, next state; and what failed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from data.records import read_records
 from research.lean_star import tree
 from research.lean_star.formats import Format
 from research.lean_star.results import Results, kind_of, title
+from research.lean_star.steps import calls
 from research.report import Figure, Section, Text
 
 PROOFS = 3  # of each system
 STATES = 12  # whose failures are listed
+LEAST, MOST = 3, 40  # states of a tree that is shown
 INDENT = "        "
 
 
@@ -21,15 +22,15 @@ def proofs(results: Results) -> Section:
     for system in (best, "sft"):
         found = [row for row in results.outcomes(system, seed) if row["proof"]]
         tests = [row for row in found if row["split"] == "test"]
-        calls = _calls(results, system, seed)
+        kept = _calls(results, system, seed)
         # Those of which every tactic was kept come first, then the longest.
-        order = sorted(tests, key=lambda r: (r["name"] not in calls, -len(r["proof"])))
+        order = sorted(tests, key=lambda r: (r["name"] not in kept, -len(r["proof"])))
         for row in order[:PROOFS]:
             caption = f"{title(system)}: {row['statement']}"
             text = written(row["proof"], Format(results.era, kind_of(system)))
             blocks.append(Text(text, caption, verbatim=True))
-            if row["name"] in calls:
-                blocks += failures(calls[row["name"]])
+            if row["name"] in kept:
+                blocks += failures(kept[row["name"]])
     if not blocks:
         blocks = [Text("Nothing was proved.")]
     return Section("Proofs to read", blocks)
@@ -47,11 +48,11 @@ def written(steps: Sequence[dict], form: Format) -> str:
     return "\n".join([*lines, "no goals"])
 
 
-def failures(calls: Sequence[dict]) -> list[Text]:
+def failures(own: Sequence[dict]) -> list[Text]:
     """Tactics that did not apply, by the state they were tried on; folded."""
     tried: dict[str, Counter] = {}
     legal: Counter = Counter()
-    for call in calls:
+    for call in own:
         if call["result"] in ("progress", "proved"):
             legal[call["state"]] += 1
         else:
@@ -74,35 +75,64 @@ def failures(calls: Sequence[dict]) -> list[Text]:
 
 
 def trees(results: Results) -> Section | None:
-    """Best-first search trees of the first seed; None where there was no search."""
-    blocks = []
+    """Best-first search trees of the first seed; None where there was no search.
+
+    All searches on the same problems: the largest that all of them prove, and the
+    largest that only some prove.
+    """
+    grown = {}
     for name in results.names("searched"):
-        system, _, score = name.rpartition(" ")
-        path = results.stages("searched", name)[0].folder / "outcomes.jsonl"
-        rows = [r.row for r in read_records(path) if r.row["split"] == "test"]
-        grown = [row for row in rows if 3 <= len(row.get("tree", ())) <= tree.MOST]
-        proved = [row for row in grown if row["solved"]] or grown
-        if score == "tactic" or not proved:
-            continue
-        row = max(proved, key=lambda row: len(row["tree"]))
-        blocks.append(
-            Figure(
-                tree.draw(row["tree"]),
-                f"{title(system)}, by {score}: {row['statement']}. Numbers: the order "
-                "of expansion; ×: candidates that did not apply; in colour, the proof.",
-                f"A search tree of {len(row['tree'])} states, "
-                + ("with a proof" if row["solved"] else "without a proof"),
-            )
-        )
+        if not name.endswith(" tactic"):
+            rows = results.found(results.stages("searched", name)[0])
+            grown[name] = {row["name"]: row for row in rows if row["split"] == "test"}
+    blocks: list[Figure | Text] = []
+    for problem in picked(grown):
+        for name, rows in grown.items():
+            blocks += _tree(results, name, rows[problem])
     return Section("Search trees", blocks) if blocks else None
+
+
+def picked(grown: Mapping[str, Mapping[str, dict]]) -> list[str]:
+    """Problems whose trees are shown, of {search: {problem: its row}}."""
+    sizes = {}
+    for problem in next(iter(grown.values()), {}):
+        own = [rows[problem] for rows in grown.values()]
+        drawn = [len(tree.merged(row.get("tree", ()))) for row in own]
+        if min(drawn) >= LEAST and max(drawn) <= MOST:
+            sizes[problem] = (sum(row["solved"] for row in own), sum(drawn))
+    kinds = [
+        [name for name, (solved, _) in sizes.items() if solved == len(grown)],
+        [name for name, (solved, _) in sizes.items() if 0 < solved < len(grown)],
+    ]
+    found = [max(names, key=lambda name: sizes[name][1]) for names in kinds if names]
+    # Where nothing was proved, a search that came to nothing.
+    return found or sorted(sizes, key=lambda name: -sizes[name][1])[:1]
+
+
+def _tree(results: Results, name: str, row: dict) -> list[Figure | Text]:
+    system, _, score = name.rpartition(" ")
+    form = Format(results.era, kind_of(system))
+    nodes = row["tree"]
+    end = "a proof" if row["solved"] else "no proof"
+    caption = f"{title(system)}, by {score}: {row['statement']}"
+    figure = Figure(
+        tree.draw(nodes, form.thought),
+        f"{caption}. Numbers: the order of expansion; ×: how many candidates led to "
+        "the state; failed: candidates that did not apply there; in colour, the proof.",
+        f"A search tree of {len(nodes)} states, with {end}",
+    )
+    told = "\n\n".join(
+        f"{node['expanded']}.\n{tree.told(nodes, i, form.thought)}"
+        for i, node in sorted(enumerate(nodes), key=lambda pair: pair[1]["expanded"])
+        if node["expanded"]
+    )
+    label = "The states that were expanded, and the thoughts that led to them"
+    return [figure, Text(told, label, verbatim=True, folded=True)]
 
 
 def _calls(results: Results, system: str, seed: int) -> dict[str, list[dict]]:
     """Every tactic that was tried on the few problems of which they were kept."""
-    path = results.made["proved"][f"{system} {seed}"].folder / "calls.jsonl"
     found: dict[str, list[dict]] = {}
-    if not path.stat().st_size:  # no theorem of these could be started
-        return found
-    for record in read_records(path):
-        found.setdefault(record.row["name"], []).append(record.row)
+    for call in calls(results, system, seed):
+        found.setdefault(call["name"], []).append(call)
     return found

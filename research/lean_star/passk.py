@@ -27,6 +27,23 @@ def curve(proved: Sequence[Sequence[int]], counts: Sequence[int]) -> np.ndarray:
     )
 
 
+def between(proved: Sequence[int], k: float) -> float:
+    """`pass_at_k` for a k that may lie between two whole numbers, 0 included.
+
+    On the line between the two: the chance of so many tries in the mean, where a share
+    of the problems gets one more than the others. Raises ValueError where k is not in
+    0 .. tries.
+    """
+    tries, right = len(proved), sum(map(bool, proved))
+    if not 0 <= k <= tries:
+        raise ValueError(f"expected 0 <= k <= tries, got k={k}, tries={tries}")
+    low = math.floor(k)
+    ends = [
+        pass_at_k(tries, right, n) if n else 0.0 for n in (low, min(low + 1, tries))
+    ]
+    return ends[0] + (k - low) * (ends[1] - ends[0])
+
+
 def wilson(right: int, total: int) -> tuple[float, float]:
     """The ends of Wilson's 95% score interval for a share."""
     from scipy.stats import binomtest

@@ -126,8 +126,8 @@ def predict(
 ) -> dict:
     """Stage: on every state of the known proofs of the problems, one greedy completion.
 
-    Leaves predicted.jsonl ({name, split, step, tactic, right}): whether it is the known
-    tactic, to the letter.
+    Leaves predicted.jsonl ({name, split, step, output, tactic, right}): what was
+    written, and whether its tactic is the known one, to the letter.
     """
     drawn = dataclasses.replace(drawn, temperature=0.0)
     writer = _writer(model, kind, drawn, dtype, seed, "predict", era, mesh)
@@ -145,13 +145,22 @@ def predict(
             "name": row["name"],
             "split": row["split"],
             "step": step,
+            "output": written[i].output,
             "tactic": written[i].tactic,
             "right": written[i].tactic == tactic,
         }
         for i, (row, step, _, tactic) in enumerate(asked)
     ]
     write_jsonl(folder / "predicted.jsonl", found)
-    return {"states": len(found), "right": sum(row["right"] for row in found)}
+    return {
+        "states": len(found),
+        "right": sum(row["right"] for row in found),
+        "prompts": len(found),
+        "cut": sum(written[i].cut for i in range(len(found))),
+    }
+
+
+predict.version = 2  # its rows have the output
 
 
 def gather(
@@ -171,7 +180,7 @@ def gather(
 ) -> dict:
     """Stage: a round of expert iteration: statements tried, proofs made examples.
 
-    Leaves examples.jsonl ({theorem, state, output, tactic}).
+    Leaves examples.jsonl ({theorem, state, output, tactic, script}).
     """
     rows = read_rows(data, ("statements",))
     purpose = f"gather {number}"
@@ -187,6 +196,7 @@ def gather(
     tokens = [len(writer.codec.tokenizer.encode(e.output)) for e in made.examples]
     return {
         **made.notes,
+        "most": iteration.most,
         "output_tokens": sum(tokens) / max(1, len(tokens)),
         **_told(found),
     }
@@ -242,13 +252,17 @@ def _run(
 
 
 def _told(found: Searched) -> dict:
-    """Numbers of a search for the stage's value; cut: prompts without their beginning.
+    """Numbers of a search for the stage's value.
 
-    throughput: of the parts that were not interrupted.
+    prompts: that the model was given; cut: those without their beginning. out_of_time:
+    theorems of which a limit of time ended an attempt. throughput: of the parts that
+    were not interrupted.
     """
     counts = total(found.outcomes)
     return {
         "counts": dict(counts),
         "throughput": found.throughput.row(),
+        "prompts": counts["expansions"] or counts["tactics"],
         "cut": counts["cut"],
+        "out_of_time": sum(o.counts["out_of_time"] > 0 for o in found.outcomes),
     }

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from research import versions
 from research.intervals import Resamples
-from research.lean_star import claims, pages, tables
+from research.lean_star import (
+    analysis,
+    claims,
+    costs,
+    familiar,
+    pages,
+    summary,
+    tables,
+)
 from research.lean_star.results import Results
 from research.lean_star.settings import BestFirst, Sampled
 from research.report import Report, Section, provenance, write
@@ -50,15 +58,20 @@ def write_report(
     results = Results(data, made, seeds, counts, published)
     draws = Resamples(0)
     rounds = tables.present([tables.table_7_3(results, draws), tables.rounds(results)])
+    verdicts = claims.verdicts(results, draws)
     sections = [
-        Section("What holds", claims.verdicts(results, draws, best_first)),
+        summary.in_short(verdicts),
+        Section("What holds", verdicts),
         tables.sampling(results, draws),
         Section("Expert iteration", rounds) if rounds else None,
         tables.curves(results, draws),
         tables.search(results, draws, best_first),
         tables.difficulty(results, draws),
+        analysis.analysis(results, draws),
+        familiar.with_other_numbers(results, draws),
         pages.proofs(results),
         pages.trees(results),
+        costs.costs(results, run_info.config.get("jobs", 1)),
         Section("The data", [tables.data(results)]),
     ]
     title, intro = PUBLISHED if published else MINIATURE

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from data.records import read_records
-from research.lean_star.passk import curve
-from research.lean_star.settings import SPLITS, BestFirst
+from research.lean_star.outcomes import SearchFacts, search_facts
+from research.lean_star.passk import between, curve
+from research.lean_star.settings import SPLITS
 from research.lean_star.world import read_rows
 from research.stages import StageResult
 
@@ -20,12 +22,14 @@ TITLES = {
     "sft-tokens": "SFT, as many tokens more",
     "cot": "Lean-CoT",
     "cot-longer": "Lean-CoT, for as many updates as the last joint round",
+    "sft-longer": "SFT, for as many updates as the last joint round without thoughts",
     "cot-shuffled": "control: thoughts of other states",
     "cot-filler": "control: filler instead of thoughts",
     "star-joint": "Lean-STaR, joint, round {}",
     "star-continue": "Lean-STaR, continued, round {}",
     "ei-joint": "expert iteration without thoughts, joint, round {}",
     "ei-continue": "expert iteration without thoughts, continued, round {}",
+    "ei-tokens": "expert iteration without thoughts, for as many tokens as Lean-STaR",
 }
 
 
@@ -78,6 +82,7 @@ class Results:
         self.words = PUBLISHED if published else MINIATURE
         self.rows = read_rows(data, SPLITS)
         self._curves: dict[str, np.ndarray] = {}
+        self._found: dict[Path, list[dict]] = {}
 
     @property
     def k(self) -> int:
@@ -112,8 +117,14 @@ class Results:
 
     def outcomes(self, system: str, seed: int) -> list[dict]:
         """Of every problem; see `outcomes.Outcome.row`."""
-        path = self.made["proved"][f"{system} {seed}"].folder / "outcomes.jsonl"
-        return [record.row for record in read_records(path)]
+        return self.found(self.made["proved"][f"{system} {seed}"])
+
+    def found(self, stage: StageResult) -> list[dict]:
+        """A search's outcomes of every problem, read once: many tables are of them."""
+        if stage.folder not in self._found:
+            rows = read_records(stage.folder / "outcomes.jsonl")
+            self._found[stage.folder] = [record.row for record in rows]
+        return self._found[stage.folder]
 
     def curve(self, system: str) -> np.ndarray:
         """pass@k [seeds, problems, counts]."""
@@ -131,12 +142,55 @@ class Results:
         at = self.counts.index(self.k if k is None else k)
         return self.curve(system)[:, self.of(split), at]
 
+    def passed_at(self, system: str, k: float, split: str = "test") -> np.ndarray:
+        """pass@k [seeds, problems of the split] of any k; see `passk.between`."""
+        found = [
+            [between(row["proved"], k) for row in self._own(system, seed, split)]
+            for seed in self.seeds
+        ]
+        return np.array(found)
+
+    def spent(self, system: str, what: str, split: str = "test") -> float:
+        """What one trajectory of sampling took of `what`, "tactics" or "tokens".
+
+        The mean over seeds and problems of the split, of a run that no proof ended:
+        k trajectories take k times this.
+        """
+        found = [
+            row["counts"].get(what, 0) / len(row["proved"])
+            for seed in self.seeds
+            for row in self._own(system, seed, split)
+        ]
+        return float(np.mean(found))
+
+    def _own(self, system: str, seed: int, split: str) -> list[dict]:
+        rows = zip(self.outcomes(system, seed), self.of(split), strict=True)
+        return [row for row, own in rows if own]
+
+    def as_many(self, name: str) -> float:
+        """The K of sampling that tries as many tactics as a search did, in the mean.
+
+        Mostly between two whole numbers; at most as many trajectories as there were.
+        """
+        system = name.rpartition(" ")[0]
+        K = self.search_facts(name).tactics / max(self.spent(system, "tactics"), 1e-9)
+        return min(K, float(max(self.counts)))
+
+    def search_facts(self, name: str, split: str = "test") -> SearchFacts:
+        """How far a search went, the mean over seeds; name: "<system> <score>"."""
+        found = []
+        for stage in self.stages("searched", name):
+            rows = zip(self.found(stage), self.of(split), strict=True)
+            own = [row for row, is_in in rows if is_in]
+            found.append(search_facts(own, stage.value["rules"]["expansions"]))
+        return SearchFacts(*map(float, np.mean(found, axis=0)))
+
     def searched(self, name: str, split: str = "test") -> np.ndarray:
         """Whether best-first search proved each problem [seeds, problems]."""
-        paths = [
-            stage.folder / "outcomes.jsonl" for stage in self.stages("searched", name)
+        found = [
+            [row["solved"] for row in self.found(stage)]
+            for stage in self.stages("searched", name)
         ]
-        found = [[r.row["solved"] for r in read_records(path)] for path in paths]
         return np.array(found, float)[:, self.of(split)]
 
     def predicted(self, system: str, split: str | None = None) -> np.ndarray:
@@ -198,9 +252,3 @@ class Results:
             return [None] * len(keys)
         values = [stage.value for stage in self.stages("trained", system)]
         return [float(np.mean([value[key] for value in values])) for key in keys]
-
-    def as_costly(self, rules: BestFirst) -> int:
-        """The counted K that has as many tactics as a search, or the next fewer."""
-        tactics = next(iter(self.made["proved"].values())).value["rules"]["tactics"]
-        most = rules.expansions * rules.candidates // tactics
-        return max((k for k in self.counts if k <= most), default=min(self.counts))

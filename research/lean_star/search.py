@@ -8,15 +8,16 @@
 All trajectories of all theorems are written for in one batch; tactics are checked by
 another thread meanwhile. What a trajectory draws depends on its theorem's place, its
 number and its iteration alone, so results depend neither on `waves`, nor on who
-finishes first, nor on which other theorems are tried.
+finishes first, nor on which other theorems are tried; but where a theorem has a limit
+of `seconds`, when it runs out does.
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from research.lean_star.checking import Checker
+from research.lean_star.checking import Checked, Checker
 from research.lean_star.environment import (
     Crashed,
     Environment,
@@ -69,6 +70,28 @@ class Searched(NamedTuple):
     throughput: Throughput
 
 
+class Clock:
+    """A theorem's share of the time that the model wrote and tactics were checked.
+
+    Many theorems share a batch, so each pays for its own: of the seconds in which the
+    model wrote for a share by its tokens, of those of a batch of tactics the same for
+    each. So a limit means what it does where theorems are tried one by one, however
+    many are tried at once. limit: in seconds, or None.
+    """
+
+    def __init__(self, limit: float | None):
+        self.limit, self.seconds = limit, 0.0
+
+    def pay(self, tokens: int, pace: float, checked: Iterable[Checked]) -> None:
+        """Adds an iteration's; pace: seconds of writing to a token."""
+        self.seconds += tokens * pace + sum(one.seconds for one in checked)
+
+    @property
+    def over(self) -> bool:
+        """Whether no iteration may begin."""
+        return self.limit is not None and self.seconds > self.limit
+
+
 class _Path:
     """A trajectory on its way."""
 
@@ -90,6 +113,7 @@ class _Problem:
         self.proofs: list[Proof] = []
         self.calls: list[Call] | None = [] if calls else None
         self.crashed, self.attempt, self.iteration = "", 0, 0
+        self.clock = Clock(rules.seconds)
         self.start: State | None = None
         self.paths: list[_Path] = []
 
@@ -106,16 +130,19 @@ class _Problem:
         first = self.attempt * K
         self.paths = [_Path(first + k, self.start) for k in range(K)]
         self.proved += [0] * K
-        self.iteration = 0
+        self.iteration, self.clock = 0, Clock(self.rules.seconds)
 
     def asking(self) -> list[_Path]:
         """The trajectories that want a tactic; none once the theorem is done with.
 
-        Where they have all come to an end without a proof, the next repeat begins.
+        Where they have all come to an end without a proof, or run out of time, the
+        next repeat begins.
         """
         live = [path for path in self.paths if path.live]
         if live and self.iteration < self.rules.tactics:
-            return live
+            if not self.clock.over:
+                return live
+            self.counts["out_of_time"] += 1
         over = self.proofs or self.attempt + 1 >= self.rules.repeat
         if self.start is None or over:
             return []
@@ -129,12 +156,16 @@ class _Problem:
         of_theorem = self.place * rules.repeat * rules.trajectories + path.number
         return of_theorem * rules.tactics + self.iteration
 
-    def settle(self, asked: Sequence[_Path], written: dict, results: dict) -> None:
+    def settle(
+        self, asked: Sequence[_Path], written: dict, results: dict, pace: float
+    ) -> None:
         """Applies an iteration's results, in the order of trajectories."""
         self.iteration += 1
-        for path in asked:
-            place = (self.place, path.number)
-            self._apply(path, written[place], results[place])
+        places = [(self.place, path.number) for path in asked]
+        tokens = sum(written[place].tokens for place in places)
+        self.clock.pay(tokens, pace, (results[place] for place in places))
+        for path, place in zip(asked, places, strict=True):
+            self._apply(path, written[place], results[place].result)
             if self.proofs and self.rules.stop_all_on_first:
                 for other in self.paths:
                     other.live = False
@@ -223,13 +254,14 @@ def sample(
     waves = deque((w, problems[w :: rules.waves]) for w in range(rules.waves))
     asked: dict[int, list] = {}  # of every wave: [(problem, its paths)], in order
     written: dict[int, dict] = {}
+    pace: dict[int, float] = {}
     tokens, writing = 0, 0.0
     with Checker(env) as checker:
         while waves:
             wave, members = waves.popleft()
             results = checker.results(wave)
             for problem, paths in asked.get(wave, ()):
-                problem.settle(paths, written[wave], results)
+                problem.settle(paths, written[wave], results, pace[wave])
             wanted = [(problem, problem.asking()) for problem in members]
             asked[wave] = [(problem, paths) for problem, paths in wanted if paths]
             if on_done is not None:
@@ -250,7 +282,9 @@ def sample(
                 written[wave][place] = one
                 tokens += one.tokens
                 checker.put(wave, place, path.state, one.tactic)
-            writing += time.perf_counter() - clock
+            took = time.perf_counter() - clock
+            writing += took
+            pace[wave] = took / max(1, sum(w.tokens for w in written[wave].values()))
     seconds = time.perf_counter() - began
     spent = (writing, checker.waited, checker.seconds)
     throughput = Throughput(seconds, checker.tactics, tokens, *spent)

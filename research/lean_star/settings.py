@@ -14,7 +14,9 @@ NoProgress = Literal["accept", "count", "reject"]
 Score = Literal["mean", "sum", "tactic"]
 Regime = Literal["joint", "continue"]
 REGIMES = ("joint", "continue")
-CONTROLS = ("shuffled", "filler")
+# Of thoughts: what they are replaced by. Of training: see `experiment`.
+THOUGHT_CONTROLS = ("shuffled", "filler")
+CONTROLS = (*THOUGHT_CONTROLS, "sft-longer", "ei-tokens")
 SPLITS = ("test", "novel")
 
 
@@ -63,6 +65,8 @@ class Sampled:
         ignored. no_progress: what becomes of one that leaves the state as it is.
     waves: groups of theorems; tactics of one are checked while the model writes for the
         next. Results do not depend on it.
+    seconds: an attempt at a theorem ends at the first iteration before which it has
+        used up more, of writing and of checking, see `search.Clock`; None for no limit.
     """
 
     trajectories: int = positive(32)
@@ -72,6 +76,7 @@ class Sampled:
     dedup_states: bool = False
     no_progress: NoProgress = "accept"
     waves: int = positive(2)
+    seconds: float | None = positive(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +85,7 @@ class BestFirst:
 
     beam: candidates are the hypotheses of a beam of that width, as in the original;
         else they are sampled. scores: how they are ranked; see `best_first.SCORES`.
+    seconds: of a theorem, see `Sampled`.
     """
 
     expansions: int = positive(50)
@@ -87,6 +93,7 @@ class BestFirst:
     beam: bool = True
     scores: tuple[str, ...] = choice(("mean", "sum", "tactic"), ("mean",))
     waves: int = positive(2)
+    seconds: float | None = positive(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +212,8 @@ class Settings:
     without, and so does every joint round of expert iteration; star is a round that
     continues. iteration: every one of the `rounds`, in each of the `regimes`; None for
     none. drawn, thought_drawn: completions without and with thoughts.
-    counts: the K that are reported of one run. controls: what thoughts are replaced by.
+    counts: the K that are reported of one run. controls: what thoughts are replaced by,
+    and models that are trained for as long as a joint round; see `experiment`.
     """
 
     seeds: tuple[int, ...] = checked(lambda s: s >= 0, ">= 0")
@@ -250,6 +258,10 @@ class Settings:
             raise ValueError(
                 "star: expected with iteration in the regime continue, and only there"
             )
+        self._check_thoughts()
+        for name in ("drawn", "thought_drawn"):
+            if not getattr(self, name).temperature:
+                self._check_greedy(name)
         for name in ("drawn", "thought_drawn") if self.model else ():
             drawn = getattr(self, name)
             longest = drawn.prompt_tokens + drawn.max_new_tokens
@@ -257,4 +269,31 @@ class Settings:
                 raise ValueError(
                     f"model.max_position: {self.model.max_position} is less than what "
                     f"{name} may need, {longest}"
+                )
+
+    def _check_thoughts(self) -> None:
+        if self.miniature is None:
+            return
+        given, known = self.miniature.annotated, self.miniature.known
+        least = 2 if "shuffled" in self.controls else 1
+        if round(given * known) < least:
+            raise ValueError(
+                "miniature.annotated: expected a share that gives thoughts to at least "
+                f"{least} of {known} theorems, as Lean-CoT learns them, got {given}"
+            )
+
+    def _check_greedy(self, name: str) -> None:
+        """Without a temperature all completions of a state are the same."""
+        drawn = {"sampled.trajectories": self.sampled.trajectories}
+        if self.iteration is not None:
+            rules = self.iteration.sampled
+            drawn["iteration.sampled.trajectories"] = rules.trajectories
+            drawn["iteration.sampled.repeat"] = rules.repeat
+        if self.best_first is not None and not self.best_first.beam:
+            drawn["best_first.candidates"] = self.best_first.candidates
+        for key, number in drawn.items():
+            if number > 1:
+                raise ValueError(
+                    f"{name}.temperature: expected > 0, as {key} = {number} would all "
+                    "be equal, got 0.0"
                 )

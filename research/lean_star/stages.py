@@ -15,7 +15,7 @@ from models import decoder
 from models.pretrained import save_pretrained
 from research.lean_star import oracle
 from research.lean_star.formats import Format
-from research.lean_star.star import read_examples
+from research.lean_star.star import merged, read_examples
 from research.lean_star.world import Pair, read_pairs
 from research.lean_star.writer import Codec
 from research.stages import StageResult
@@ -73,13 +73,17 @@ def finetune(
     only those that have thoughts, as all with kind "cot" have. thoughts: "own", or a
     control, "shuffled" or "filler". updates_of, tokens_of: a stage whose number of
     updates, or of tokens, is taken over in place of the epochs. Without anything to
-    learn the model stays as it is. Tactics that the format could not give
-    back are left out, and counted.
+    learn, or no updates to make, the model stays as it is.
+    harvests: rounds of expert iteration, first to last, see `star.merged`. Their proofs
+    that are left out are counted, and tactics that the format could not give back.
+    Raises ValueError for updates_of beside tokens_of.
     """
+    if updates_of is not None and tokens_of is not None:
+        raise ValueError("updates_of, tokens_of: expected one of the two at most")
     mesh = devices(mesh)
     cfg, params, tokenizer, hf_config = load(start, dtype, remat, mesh)
     codec = Codec(tokenizer, Format(era, kind))
-    counts: Counter[str] = Counter(unwritable=0)
+    counts = Counter(unwritable=0, proofs=0, repeated_proofs=0, proofs_beyond=0)
     examples = []
     if known:
         pairs = read_pairs(data)
@@ -89,11 +93,10 @@ def finetune(
         if kind == "cot":
             texts = _thoughts(pairs, thoughts, seed, codec)
         examples += _examples(codec, pairs, texts, counts)
-    for stage in harvests:
-        for one in read_examples(stage.folder / "examples.jsonl"):
-            examples.append(codec.example(one.state, codec.form.own(one.output)))
-    updates = updates_of and updates_of.value["steps"]
-    tokens = tokens_of and tokens_of.value["tokens"]
+    if harvests:
+        examples += _proved(codec, harvests, seed, counts)
+    updates = None if updates_of is None else updates_of.value["steps"]
+    tokens = None if tokens_of is None else tokens_of.value["tokens"]
     more = (tokenizer, hf_config, updates, tokens, mesh)
     made = _train(folder, cfg, params, examples, training, seed, *more)
     return {**made, **counts}
@@ -119,6 +122,19 @@ def _examples(
             counts["unwritable"] += 1
         else:
             yield codec.example(pair.state, target)
+
+
+def _proved(
+    codec: Codec, harvests: Sequence[StageResult], seed: int, counts: Counter
+) -> Iterator[TokenizedExample]:
+    """Of a theorem no more than a round may keep, whatever the number of rounds."""
+    rounds = [read_examples(stage.folder / "examples.jsonl") for stage in harvests]
+    found = merged(rounds, most=harvests[-1].value["most"], seed=seed)
+    counts["proofs"] = found.notes["proofs"]
+    counts["repeated_proofs"] = found.notes["repeated"]
+    counts["proofs_beyond"] = found.notes["beyond"]
+    for one in found.examples:
+        yield codec.example(one.state, codec.form.own(one.output))
 
 
 def cut(example: TokenizedExample, length: int) -> TokenizedExample:
@@ -153,7 +169,9 @@ def _train(
         ),
         "dropped": fitted.dropped,
     }
-    if not fitted.examples:  # a round that proved nothing leaves its model as it is
+    # A round that proved nothing leaves its model as it is, and so does what is trained
+    # for as long as it.
+    if not fitted.examples or updates == 0 or tokens == 0:
         files = tokenizer.files.contents
         save_pretrained(folder / "hf", cfg, params, hf_config, tokenizer_files=files)
         return {"steps": 0, "examples": 0, "places": 0, "tokens": 0, **dropped}

@@ -8,27 +8,25 @@ from data.worlds.theorems_checked import LEVELS
 from research import plots
 from research.intervals import Resamples, bootstrap
 from research.lean_star import thesis
+from research.lean_star.names import key, short
 from research.lean_star.passk import mcnemar, wilson
-from research.lean_star.results import THESIS_K, Results, title
+from research.lean_star.results import THESIS_K, Results
 from research.lean_star.settings import BestFirst
 from research.report import Column, Figure, Interval, Section, Table, Text
 
 SHARE = ".1%"
+POINTS = 12  # of a curve over tokens
 
 
 def sampling(results: Results, draws: Resamples) -> Section:
-    """Table 7.1, or 7.2: all systems by sampling; and how they came to that."""
+    """Table 7.1, or 7.2: all systems by sampling; and what their names stand for."""
     era, K, words = results.era, results.k, results.words
-    more = max(results.counts) if max(results.counts) > K else None
     rows = [
         [
-            title(system),
+            short(system),
             bootstrap(results.passed(system), draws),
-            *([bootstrap(results.passed(system, k=more), draws)] if more else []),
             bootstrap(results.passed(system, "novel"), draws),
-            bootstrap(results.predicted(system), draws),
             thesis.minif2f(era, system, THESIS_K),
-            *([thesis.minif2f(era, system, more)] if more else []),
             thesis.leandojo(era, system),
         ]
         for system in results.systems
@@ -36,11 +34,8 @@ def sampling(results: Results, draws: Resamples) -> Section:
     columns = [
         Column("system"),
         Column(f"{words.test} proved", format=SHARE),
-        *([Column(f"by K = {more}", format=SHARE)] if more else []),
         Column(f"{words.novel} proved", format=SHARE),
-        Column("known tactic predicted", format=SHARE),
         Column(f"thesis: miniF2F, K = {THESIS_K}"),
-        *([Column(f"thesis: K = {more}")] if more else []),
         Column("thesis: LeanDojo"),
     ]
     number = "7.2" if era == "plus" else "7.1"
@@ -50,28 +45,49 @@ def sampling(results: Results, draws: Resamples) -> Section:
         f"Table {number}: theorems proved with K = {K} trajectories",
         _problems(results),
     )
+    names = Table(
+        [Column("name"), Column("system")], key(results.systems), "What names stand for"
+    )
+    more = _by_more(results, draws, number)
     return Section(
         "Proofs by sampling",
-        present([table, _cited(results), _costs(results), _first_seed(results)]),
+        present([table, names, more, _cited(results), _first_seed(results)]),
     )
+
+
+def _by_more(results: Results, draws: Resamples, number: str) -> Table | None:
+    """The same by all trajectories, where these are more than the thesis's K."""
+    more = max(results.counts)
+    if more <= results.k:
+        return None
+    rows = [
+        [
+            short(system),
+            bootstrap(results.passed(system, k=more), draws),
+            thesis.minif2f(results.era, system, more),
+        ]
+        for system in results.systems
+    ]
+    columns = [
+        Column("system"),
+        Column(f"{results.words.test} proved", format=SHARE),
+        Column(f"thesis: K = {more}"),
+    ]
+    return Table(columns, rows, f"Table {number} by K = {more}")
 
 
 def _problems(results: Results) -> str:
     counts = {split: int(results.of(split).sum()) for split in ("test", "novel")}
-    read = (
-        "Predicted: one greedy tactic is the known one, to the letter; mean over the "
-        "steps of a problem, then over problems."
-    )
     if results.published:
         return (
             f"{counts['test']} problems of miniF2F-test, {counts['novel']} theorems of "
-            f"LeanDojo's split of novel premises; only these have a known proof. {read}"
+            f"LeanDojo's split of novel premises; only these have a known proof."
         )
     return (
         f"{counts['test']} held-out problems stand where the thesis has miniF2F's 244, "
         f"{counts['novel']} whose rules were never trained on where it has LeanDojo's "
         "split of novel premises. The thesis's numbers are of a 7B model on Lean's "
-        f"problems. {read}"
+        "problems."
     )
 
 
@@ -85,55 +101,6 @@ def _cited(results: Results) -> Table | None:
     ]
     columns = [Column("system"), Column("N / K / S"), Column("miniF2F-test")]
     return Table(columns, rows, "Table 7.1, others: as the thesis cites them")
-
-
-def _costs(results: Results) -> Table:
-    rows = []
-    for system in results.systems:
-        tactics = max(1.0, results.mean(system, "counts", "tactics"))
-        first = max(1.0, results.mean(system, "counts", "first"))
-        applied = results.mean(system, "counts", "progress")
-        applied += results.mean(system, "counts", "proved")
-        rows.append(
-            [
-                title(system),
-                *results.trained(system, "steps", "tokens", "places"),
-                results.mean(system, "counts", "first_legal") / first,
-                1 - applied / tactics,
-                results.mean(system, "counts", "tokens") / tactics,
-                results.mean(system, "counts", "not_started"),
-                results.mean(system, "counts", "crashed"),
-                results.mean(system, "throughput", "tactics_per_second"),
-                results.mean(system, "throughput", "tokens_per_second"),
-                results.mean(system, "throughput", "model_waiting"),
-                results.mean(system, "throughput", "environment_idle"),
-            ]
-        )
-    columns = [
-        Column("system"),
-        Column("updates", format=",.0f"),
-        Column("tokens read", format=",.0f"),
-        Column("places", format=",.0f"),
-        Column("first tries that apply", format=SHARE),
-        Column("all tactics that fail", format=SHARE),
-        Column("tokens per tactic", format=".1f"),
-        Column("not started", format=".0f"),
-        Column("prover fell over", format=".0f"),
-        Column("tactics/s", format=",.0f"),
-        Column("tokens/s", format=",.0f"),
-        Column("model waits", format=SHARE),
-        Column("prover idle", format=SHARE),
-    ]
-    note = (
-        "Means over seeds. Updates of the last training alone, the tokens in their "
-        "rows, and the rows' places for tokens, padding included. A first try is the "
-        "first tactic of a trajectory on a state. Not started: theorems that the "
-        "prover refused; fell over: tactics that it did not survive; neither is a "
-        "proof that failed, but they count as not proved. The model waits while "
-        "nothing is left to write before tactics are checked; the prover is idle while "
-        "no tactic is there to check."
-    )
-    return Table(columns, rows, "What it cost", note)
 
 
 def _first_seed(results: Results) -> Table:
@@ -150,7 +117,7 @@ def _first_seed(results: Results) -> Table:
         number, total = int(right.sum()), len(right)
         rows.append(
             [
-                title(system),
+                short(system),
                 number,
                 Interval(number / total, *wilson(number, total)),
                 mcnemar(right, solved["sft"]) if system != "sft" else None,
@@ -183,7 +150,7 @@ def table_7_3(results: Results, draws: Resamples) -> Table | None:
         names += [f"{chain}-{n}" for n in range(1, int(number) + 1)]
     rows = [
         [
-            title(name),
+            short(name),
             bootstrap(results.passed(name), draws),
             thesis.table_7_3(name, "base"),
             thesis.table_7_3(name, "plus"),
@@ -213,7 +180,8 @@ def rounds(results: Results) -> Table | None:
     keys = ("yield", "kept", "examples", "mean_length", "output_tokens", "no_progress")
     for name in names:
         values = [stage.value for stage in results.stages("gathered", name)]
-        rows.append([name, *(float(np.mean([v[k] for v in values])) for k in keys)])
+        shown = name.replace("star", "STaR").replace("ei", "EI")
+        rows.append([shown, *(float(np.mean([v[k] for v in values])) for k in keys)])
     columns = [
         Column("round"),
         Column("statements proved", format=SHARE),
@@ -233,67 +201,142 @@ def search(
     names = results.names("searched")
     if not names or rules is None:
         return None
-    rows, K = [], results.as_costly(rules)
+    rows, facts = [], []
     for name in names:
         system, _, score = name.rpartition(" ")
+        K, found = results.as_many(name), results.search_facts(name)
         rows.append(
             [
-                title(system),
-                score,
+                f"{short(system)}, {score}",
                 bootstrap(results.searched(name), draws),
                 bootstrap(results.searched(name, "novel"), draws),
-                bootstrap(results.passed(system, k=K), draws),
+                bootstrap(results.passed_at(system, K), draws),
                 thesis.best_first(results.era, name),
             ]
         )
+        facts.append([f"{short(system)}, {score}", *found, K])
     test, novel, _ = results.words
     columns = [
-        Column("candidates by"),
-        Column("score"),
+        Column("candidates by, score"),
         Column(f"{test}, search", format=SHARE),
         Column(f"{novel}, search", format=SHARE),
-        Column(f"{test}, sampling, K = {K}", format=SHARE),
-        Column("thesis: miniF2F, search"),
+        Column(f"{test}, sampling", format=SHARE),
+        Column("thesis: miniF2F"),
     ]
     note = (
-        f"{rules.expansions} expansions of {rules.candidates} candidates; sampling "
-        "with as many tactics, or the next fewer that were counted. mean: the mean "
-        "log-probability of all tokens, as in the thesis; sum: their sum; tactic: the "
-        "mean over the tactic's tokens alone."
+        f"At most {rules.expansions} expansions of {rules.candidates} candidates; "
+        "sampling with as many tactics as the search tried, in the mean. mean: the "
+        "mean log-probability of all tokens, as in the thesis; sum: their sum; tactic: "
+        "the mean over the tactic's tokens alone. The thesis's numbers are of search."
     )
-    table = Table(columns, rows, "Best-first search", note)
-    return Section("Best-first search", [table])
+    done = [
+        Column("candidates by, score"),
+        Column("expansions", format=".1f"),
+        Column("tactics tried", format=".1f"),
+        Column("tokens", format=",.0f"),
+        Column("queue ran empty", format=SHARE),
+        Column("different tactics", format=".2f"),
+        Column("only one", format=SHARE),
+        Column("K", format=".2f"),
+    ]
+    told = (
+        f"Of a {test} problem, means over seeds. Queue ran empty: of the problems that "
+        "were not solved, those that had nothing left to expand before "
+        f"{rules.expansions} expansions. Different tactics of an expansion, and the "
+        "share of expansions with only one; candidates that lead to a state that was "
+        "expanded before are left out. K: trajectories of sampling that try as many "
+        "tactics."
+    )
+    tables = [
+        Table(columns, rows, "Best-first search", note),
+        Table(done, facts, "How far the searches went", told),
+    ]
+    return Section("Best-first search", tables)
 
 
 def curves(results: Results, draws: Resamples) -> Section:
-    """pass@K over K, read from one run of the largest K."""
-    shown = [s for s in ("sft", "cot", *(results.last or ())) if results.has(s)]
-    series = {
-        title(system): [
-            _estimate(bootstrap(results.passed(system, k=k), draws))
-            for k in results.counts
-        ]
+    """pass@K over K, and over the tokens that K trajectories write, from one run."""
+    wanted = ("sft", "sft-data", "cot", *(results.last or ()))
+    shown = [system for system in wanted if results.has(system)]
+    passed = {
+        system: [bootstrap(results.passed(system, k=k), draws) for k in results.counts]
         for system in shown
     }
     test = results.words.test
     figure = Figure(
         plots.lines(
-            results.counts, series, xlabel="K", ylabel=f"{test} proved", log_x=True
+            results.counts,
+            {short(s): [*map(_estimate, found)] for s, found in passed.items()},
+            xlabel="K",
+            ylabel=f"{test} proved",
+            log_x=True,
         ),
         f"{test} theorems proved by K trajectories, with 95% intervals",
         "Lines of the share proved over the number of trajectories",
     )
-    rows = [
-        [title(s), *(bootstrap(results.passed(s, k=k), draws) for k in results.counts)]
-        for s in shown
-    ]
     columns = [Column("system")]
     columns += [Column(f"K={k}", format=SHARE) for k in results.counts]
+    # Intervals of more would make the table wider than the page.
+    wide = len(results.counts) > 3
+    rows = [
+        [short(s), *(one.value if wide else one for one in found)]
+        for s, found in passed.items()
+    ]
     note = "Without bias from one run: 1 - C(n - c, k) / C(n, k)."
+    table = Table(columns, rows, f"pass@K, {test} problems", note)
     return Section(
-        "More trajectories",
-        [figure, Table(columns, rows, f"pass@K, {test} problems", note)],
+        "More trajectories", [figure, table, *_by_tokens(results, shown, draws)]
     )
+
+
+def _by_tokens(results: Results, shown: Sequence[str], draws: Resamples) -> list:
+    """Proved at equal numbers of tokens written: a figure and its table.
+
+    Between the K's that were counted pass@K is on a line.
+    """
+    each = {system: results.spent(system, "tokens") for system in shown}
+    K, least = max(results.counts), min(each.values(), default=0.0)
+    if not least:
+        return []
+    most = K * max(each.values())
+    grid = least * np.geomspace(1, most / least, POINTS)
+    passed: dict[str, list[Interval | None]] = {}
+    for system in shown:
+        # A rounding above all trajectories is all of them.
+        counts = [round(tokens / each[system], 9) for tokens in grid]
+        passed[system] = [
+            bootstrap(results.passed_at(system, k), draws) if 1 <= k <= K else None
+            for k in counts
+        ]
+    test = results.words.test
+    figure = Figure(
+        plots.lines(
+            [round(tokens) for tokens in grid],
+            {
+                short(system): [one and _estimate(one) for one in found]
+                for system, found in passed.items()
+            },
+            xlabel="tokens written of a problem",
+            ylabel=f"{test} proved",
+            log_x=True,
+        ),
+        f"{test} theorems proved, by the tokens that are written of each, with 95% "
+        "intervals",
+        "Lines of the share proved over the tokens that were written",
+    )
+    rows = [
+        [tokens, *(found[i] and found[i].value for found in passed.values())]
+        for i, tokens in enumerate(grid)
+    ]
+    columns = [Column("tokens of a problem", format=",.0f")]
+    columns += [Column(short(system), format=SHARE) for system in shown]
+    per = ", ".join(f"{short(s)} {tokens:,.0f}" for s, tokens in each.items())
+    note = (
+        "From one trajectory to all of them; between whole numbers of trajectories on "
+        "a line. A dash: fewer than one trajectory, or more than were drawn. Tokens of "
+        f"one trajectory: {per}."
+    )
+    return [figure, Table(columns, rows, f"{test} proved, by tokens written", note)]
 
 
 def difficulty(results: Results, draws: Resamples) -> Section:
@@ -304,7 +347,7 @@ def difficulty(results: Results, draws: Resamples) -> Section:
     names = [level for level in LEVELS if (levels == level).any()]
     rows = [
         [
-            title(system),
+            short(system),
             *(
                 bootstrap(results.passed(system, split)[:, levels == level], draws)
                 for level in names

@@ -45,19 +45,22 @@ def data(folder, known: bool = True) -> StageResult:
     for split in ("test", "novel"):
         own = [row for row in rows if row["split"] == split]
         write_jsonl(folder / f"{split}.jsonl", own)
+    step = {"state": "p : Prop\n⊢ p → p", "tactic": "intro h", "thought": None}
+    write_jsonl(folder / "known.jsonl", [{"theorem": "train0", **step}])
     value = {"pairs": 90, "known": 30, "thoughts": 80, "statements": 12}
     return StageResult(folder, value)
 
 
-def proved(folder, marks: str, steps=STEPS, calls=()) -> StageResult:
-    """A proof search; see above for the marks."""
+def proved(folder, marks: str, steps=STEPS, calls=(), tokens=20) -> StageResult:
+    """A proof search; see above for the marks. tokens: of every trajectory."""
+    spent = {"tactics": 8, "tokens": 2 * tokens}
     folder.mkdir(parents=True)
     rows = []
     for problem, mark in zip(problems(), marks, strict=True):
         found = [1] * int(mark) + [0] * (2 - int(mark))
         rows.append(
             {key: problem[key] for key in ("name", "statement", "split")}
-            | {"solved": mark != "0", "proved": found, "crashed": ""}
+            | {"solved": mark != "0", "proved": found, "crashed": "", "counts": spent}
             | {"proof": list(steps) if mark != "0" else None}
         )
     write_jsonl(folder / "outcomes.jsonl", rows)
@@ -78,7 +81,8 @@ def predicted(folder, marks: str, known: bool = True) -> StageResult:
     folder.mkdir(parents=True)
     rows = [
         {"name": problem["name"], "split": problem["split"], "step": 0,
-         "tactic": "h", "right": mark != "0"}
+         "output": "h\n" if mark != "0" else "g\n",
+         "tactic": "h" if mark != "0" else "g", "right": mark != "0"}
         for problem, mark in zip(problems(), marks, strict=True)
         if known or problem["split"] == "novel"
     ]  # fmt: skip
@@ -86,25 +90,33 @@ def predicted(folder, marks: str, known: bool = True) -> StageResult:
     return StageResult(folder, {})
 
 
-def searched(folder, marks: str, tree=()) -> StageResult:
-    """A best-first search: solved where the mark is not 0."""
+def searched(folder, marks: str, tree=(), expansions=2) -> StageResult:
+    """A best-first search: solved where the mark is not 0.
+
+    Of at most two expansions, each of which tries two tactics.
+    """
     folder.mkdir(parents=True)
+    counts = {"expansions": expansions, "tactics": 2 * expansions, "tokens": 40}
     rows = [
         {key: problem[key] for key in ("name", "statement", "split")}
-        | {"solved": mark != "0", "tree": list(tree)}
+        | {"solved": mark != "0", "crashed": "", "counts": counts, "tree": list(tree)}
         for problem, mark in zip(problems(), marks, strict=True)
     ]
     write_jsonl(folder / "outcomes.jsonl", rows)
-    return StageResult(folder, {})
+    return StageResult(folder, {"rules": {"expansions": 2, "candidates": 2}})
 
 
-def made(root, systems, right=None, searches=None, seeds=(0,), known=True, **more):
+def made(
+    root, systems, right=None, searches=None, seeds=(0,), known=True, tokens=None,
+    expansions=2, **more,
+):  # fmt: skip
     """The stages that a report reads, by kind.
 
     systems, right, searches: marks by name, the same of every seed, or a tuple of them.
-    more: of `proved`.
+    tokens: by name, of every trajectory. expansions: of searches. more: of `proved`.
     """
-    right, searches, found = right or {}, searches or {}, {}
+    right, searches, tokens = right or {}, searches or {}, tokens or {}
+    found = {}
 
     def of(kind, names, make):
         found[kind] = {}
@@ -115,12 +127,16 @@ def made(root, systems, right=None, searches=None, seeds=(0,), known=True, **mor
             ):  # fmt: skip
                 folder = root / kind / f"{name} {seed}".replace(" ", "_")
                 marks_of_all = "".join(mark * EACH for mark in own)
-                found[kind][f"{name} {seed}"] = make(folder, marks_of_all)
+                found[kind][f"{name} {seed}"] = make(name, folder, marks_of_all)
 
-    of("proved", systems, lambda folder, own: proved(folder, own, **more))
+    def sampled(name, folder, own):
+        return proved(folder, own, tokens=tokens.get(name, 20), **more)
+
+    of("proved", systems, sampled)
     told = {name: right.get(name, marks) for name, marks in systems.items()}
-    of("predicted", told, lambda folder, own: predicted(folder, own, known))
-    of("searched", searches, searched)
+    of("predicted", told, lambda _, folder, own: predicted(folder, own, known))
+    of("searched", searches,
+       lambda _, folder, own: searched(folder, own, expansions=expansions))  # fmt: skip
     training = {"steps": 7, "tokens": 700.0, "places": 800}
     trained = [name for name in systems if name != "untuned"]
     found["trained"] = {

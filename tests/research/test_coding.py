@@ -243,7 +243,7 @@ def test_only_introductory_problems_reach_the_outcome_model():
     [
         (0.5, 0.95, True, "reproduced"),
         (-0.5, 0.95, True, "not reproduced"),
-        (0.0, 0.95, True, "too noisy to tell"),
+        (0.0, 0.95, True, "no difference"),
         (0.5, 0.6, True, "not tested here"),
         (0.5, None, True, "not tested here"),
         (0.5, 0.6, False, "reproduced"),

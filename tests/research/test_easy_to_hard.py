@@ -55,6 +55,9 @@ def test_bootstrap_of_a_constant_is_a_point():
         (-0.3, -0.1, "not reproduced"),
         (-0.1, 0.1, "too noisy to tell"),
         (0.0, 0.2, "too noisy to tell"),
+        (-0.2, 0.0, "too noisy to tell"),
+        (0.0, 0.0, "no difference"),
+        (0.2, 0.2, "reproduced"),
     ],
 )
 def test_verdict_is_the_side_of_zero(low, high, said):

@@ -9,25 +9,25 @@ from helpers.lean_stages import ALL, HALF, NONE
 
 from research.intervals import Resamples, bootstrap
 from research.lean_star import claims
-from research.lean_star.settings import BestFirst
 from research.report import Interval
 
-YES, NO, UNSURE = "reproduced", "not reproduced", "too noisy to tell"
-UNTESTED = "not tested here"
-# Two expansions of two candidates: the four tactics of one trajectory.
-RULES = BestFirst(expansions=2, candidates=2)
+# Of one seed, as most are here.
+YES, NO, UNSURE = "holds in this run", "fails in this run", "too noisy to tell"
+UNTESTED, SAME = "not tested here", "no difference"
 BASIC = ("sft", "cot", "sft-data", "sft-tokens", "cot-shuffled", "cot-filler")
 CHAINS = [f"{chain}-{regime}-{n}" for chain in ("star", "ei")
           for regime in ("joint", "continue") for n in (1, 2)]  # fmt: skip
 SEARCHES = ("sft mean", "cot mean", "cot tactic")
-EVERY = dict.fromkeys([*BASIC, *CHAINS, "cot-longer"], HALF)
+LONGER = ("cot-longer", "sft-longer", "ei-tokens")
+EVERY = dict.fromkeys([*BASIC, *CHAINS, *LONGER], HALF)
+MOST = "222222202222"  # all but some, for what proves all cannot be beaten
 
 
-def verdicts(root, systems, rules=RULES, searches=SEARCHES, **more):
+def verdicts(root, systems, searches=SEARCHES, **more):
     """{claim: verdict}; all marks HALF where not said otherwise."""
     given = {name: HALF for name in searches} if searches is SEARCHES else searches
     results = lean_stages.results(root, systems, searches=given, **more)
-    found = claims.verdicts(results, Resamples(0), rules)
+    found = claims.verdicts(results, Resamples(0))
     assert len({v.claim for v in found}) == len(found)
     return {v.claim: v for v in found}
 
@@ -83,7 +83,13 @@ def test_equal_systems_settle_nothing(tmp_path):
     assert {claim[:2] for claim in found} == {f"{i}." for i in range(1, 7)}
     # That search without thoughts is no worse holds where both solve the same.
     assert settled(found) == {"5. Without thoughts it is not.": YES}
-    assert len(found) == 31
+    assert len(found) == 34
+    others = {v.status for v in found.values()} - {YES}
+    assert others == {SAME}
+    assert all(
+        "whichever problems are drawn. One seed: the interval is over problems alone."
+        in v.evidence for v in found.values() if v.status == SAME
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("system, claim", [
@@ -93,17 +99,25 @@ def test_equal_systems_settle_nothing(tmp_path):
      "1. It is what thoughts say: they are better than thoughts of other states."),
     ("cot-filler",
      "1. It is what thoughts say: they are better than filler of the same length."),
-    ("cot-longer", "2. Expert iteration, joint, adds more than its updates do."),
-    ("ei-joint-1", "3. Thoughts add beyond expert iteration alone (joint, round 1)."),
-    ("ei-continue-2",
-     "3. Thoughts add beyond expert iteration alone (continue, round 2)."),
+    ("cot-longer",
+     "2. Expert iteration with thoughts, joint, adds more than its updates do."),
+    ("sft-longer",
+     "2. Expert iteration without thoughts, joint, adds more than its updates do."),
+    ("ei-joint-1", "3. Thoughts add beyond expert iteration alone, at equal epochs "
+     "(joint, round 1)."),
+    ("ei-continue-2", "3. Thoughts add beyond expert iteration alone, at equal epochs "
+     "(continue, round 2)."),
+    ("ei-tokens", "3. Thoughts add beyond expert iteration alone, at equal training "
+     "tokens (joint, last round)."),
+    ("sft-data", "6. Lean-STaR, joint, round 2 gains on easy problems."),
+    ("sft-data",
+     "6. Lean-STaR, joint, round 2 gains where rules were never trained on, too."),
 ])  # fmt: skip
 def test_what_is_compared_with_decides(tmp_path, system, claim):
     """Where it proves nothing the claim holds, where it proves more, it does not."""
     low = verdicts(tmp_path / "low", EVERY | {system: NONE})
     assert settled(low)[claim] == YES
-    # All but some, for what proves all cannot be beaten.
-    high = verdicts(tmp_path / "high", EVERY | {system: "222222202222"})
+    high = verdicts(tmp_path / "high", EVERY | {system: "222022202220"})
     assert settled(high)[claim] == NO
 
 
@@ -137,37 +151,107 @@ def test_more_trajectories_are_of_one_run(tmp_path):
     assert told.status == YES and "100.0% and 50.0%, +50.0 [+50.0, +50.0]" in (
         told.evidence
     )
-    assert found["4. Doubling K to 2 adds: Lean-CoT."].status == UNSURE
+    assert found["4. Doubling K to 2 adds: Lean-CoT."].status == SAME
 
 
-def test_search_is_compared_at_equal_cost(tmp_path):
-    """As many tactics as one trajectory of two: pass@1, half of what is proved."""
+SEARCH = (
+    "5. With thoughts, best-first search by mean log-probability is worse than "
+    "sampling."
+)
+
+
+def fifth(found) -> list[str]:
+    return [v.status for claim, v in found.items() if claim.startswith("5.")]
+
+
+def test_search_is_compared_at_as_many_tactics(tmp_path):
+    """Two expansions tried four tactics, as many as one trajectory: pass@1, a half."""
     systems = EVERY | {"cot": "1" * 12, "sft": "1" * 12}
     searches = {"sft mean": ALL, "cot mean": NONE, "cot tactic": ALL}
     found = verdicts(tmp_path / "one", systems, searches=searches)
-    told = {c: v.status for c, v in found.items() if c.startswith("5.")}
-    assert list(told.values()) == [YES] * 4
-    with_thoughts = found[
-        "5. With thoughts, best-first search by mean log-probability is worse than "
-        "sampling."
-    ]
-    assert "sampling (K = 1) against search, Lean-CoT: 50.0% and 0.0%" in (
-        with_thoughts.evidence
+    assert fifth(found) == [YES] * 4
+    assert found[SEARCH].evidence.startswith(
+        "Proved, sampling (K = 1 in the mean) against search, Lean-CoT: 50.0% and 0.0%"
     )
-    twice = verdicts(
-        tmp_path / "two", systems, BestFirst(expansions=4, candidates=2),
-        searches=searches,
-    )  # fmt: skip
-    assert any("K = 2" in v.evidence and "100.0%" in v.evidence for v in twice.values())
-    swapped = {"sft mean": NONE, "cot mean": "222222202222", "cot tactic": NONE}
+    assert "Tactics tried of a problem: 4.0 and 4.0." in found[SEARCH].evidence
+    swapped = {"sft mean": NONE, "cot mean": MOST, "cot tactic": NONE}
     worse = verdicts(tmp_path / "three", systems, searches=swapped)
-    told = {c: v.status for c, v in worse.items() if c.startswith("5.")}
-    assert list(told.values()) == [NO] * 4
+    assert fifth(worse) == [NO] * 4
+
+
+def test_half_the_tactics_are_half_a_trajectory(tmp_path):
+    """One expansion: of the problems, every other one is tried once."""
+    systems = EVERY | {"cot": ALL}
+    searches = {"cot mean": NONE, "cot tactic": ALL}
+    found = verdicts(tmp_path, systems, searches=searches, expansions=1)
+    assert "(K = 0.5 in the mean)" in found[SEARCH].evidence
+    assert ": 50.0% and 0.0%, +50.0 [+50.0, +50.0]" in found[SEARCH].evidence
+    # The queue was empty, but another ranking, of other problems solved, tells more.
+    assert found[SEARCH].status == YES
+
+
+def test_empty_queues_say_nothing_of_rankings(tmp_path):
+    """One expansion of two, and both rankings prove the same: not tested, all four.
+
+    With all expansions made, the same outcomes are a difference of nothing.
+    """
+    searches = {"sft mean": HALF, "cot mean": HALF, "cot tactic": HALF}
+    dry = verdicts(tmp_path / "dry", EVERY, searches=searches, expansions=1)
+    assert fifth(dry) == [UNTESTED] * 4
+    assert (
+        "Lean-CoT: the queue ran empty on 100% of the problems that were not solved, "
+        "and other rankings change 0.0% of the outcomes"
+    ) in dry[SEARCH].evidence
+    # Of SFT there is no other ranking.
+    alone = dry["5. Without thoughts it is not."].evidence
+    assert "SFT: the queue ran empty on 100%" in alone and "rankings" not in alone
+    full = verdicts(tmp_path / "full", EVERY, searches=searches)
+    assert fifth(full) == [SAME, YES, SAME, SAME]
+
+
+@pytest.mark.parametrize("tokens, K, status", [
+    (40, "2", SAME),  # one trajectory with thoughts is two without
+    (30, "1.5", NO),
+    (41, None, UNTESTED),
+    (10, "1", YES),  # both of the former are one of the latter
+])  # fmt: skip
+def test_as_many_tokens_are_written(tmp_path, tokens, K, status):
+    """One of two trajectories proves: 50% by K = 1, 75% by K = 1.5, all by K = 2."""
+    systems = {"sft": NONE, "cot": "1" * 12, "sft-data": "1" * 12}
+    if tokens == 40:  # for what proves all cannot be beaten
+        systems |= {"cot": HALF, "sft-data": HALF}
+    found = verdicts(tmp_path, systems, searches={}, tokens={"cot": tokens})
+    told = found["1. Thoughts help to prove, at equal generated tokens."]
+    assert told.status == status
+    k = 2 if tokens == 10 else 1
+    if K is None:
+        assert "as many as 2.0 of" in told.evidence and "there are 2." in told.evidence
+    else:
+        assert f"Lean-CoT (K = {k})" in told.evidence
+        assert f"(K = {K} in the mean), both with {k * tokens} tokens" in told.evidence
+    if K == "1.5":
+        assert "50.0% and 75.0%, −25.0 [−25.0, −25.0]" in told.evidence
+
+
+def test_three_seeds_reproduce_and_one_does_not(tmp_path):
+    """The same outcomes in every seed; where seeds differ, so does the interval."""
+    systems = EVERY | {"cot-shuffled": NONE, "cot-filler": (NONE, HALF, ALL)}
+    three = verdicts(tmp_path, systems, seeds=(0, 1, 2))
+    shuffled, filler = (
+        f"1. It is what thoughts say: they are better than {what}."
+        for what in ("thoughts of other states", "filler of the same length")
+    )
+    assert three[shuffled].status == "reproduced"
+    assert three[filler].status == UNSURE
+    assert not any("One seed" in v.evidence for v in three.values())
+    one = verdicts(tmp_path / "one", EVERY | {"cot-shuffled": NONE})
+    assert one[shuffled].status == YES
+    assert one[shuffled].evidence.startswith(three[shuffled].evidence)
 
 
 def test_gains_are_told_by_difficulty_and_where_rules_are_new(tmp_path):
     """Of hard problems all, of easy ones and novel ones none."""
-    last = {"star-joint-2": "000022220000", "sft": "000000000000"}
+    last = {"star-joint-2": "000022220000", "sft-data": "000000000000"}
     found = verdicts(tmp_path, EVERY | last)
     side = settled(found)
     name = "Lean-STaR, joint, round 2"
@@ -184,12 +268,11 @@ def test_gains_are_told_by_difficulty_and_where_rules_are_new(tmp_path):
 
 
 def test_what_was_not_run_is_not_tested(tmp_path):
-    """Two models alone: of claims 1, 2, 3 and 5 nothing can be said, and that is."""
-    found = verdicts(tmp_path, {"sft": HALF, "cot": "222022202220"}, None, searches={})
+    """Two models alone: of claim 4 something is told, of others that they were not."""
+    found = verdicts(tmp_path, {"sft": HALF, "cot": "222022202220"}, searches={})
     untested = [v for v in found.values() if v.status == UNTESTED]
-    assert [v.claim[:2] for v in untested] == ["1.", "2.", "3.", "5."]
+    assert [v.claim[:2] for v in untested] == ["1.", "2.", "3.", "5.", "6."]
     assert {v.evidence for v in untested} == {"What it compares was not run."}
-    assert found["6. Lean-CoT gains where rules were never trained on, too."].status
     nobody = verdicts(tmp_path / "none", dict.fromkeys(EVERY, NONE), searches={})
     assert {v.status for v in nobody.values()} == {UNTESTED}
 

@@ -129,6 +129,7 @@ def test_a_thought_belongs_to_cot_alone():
         ("plus", "```lean4\nsimp\n```", ""),
         ("base", "A.\n---\nNext tactic:\n---\n```lean4\n  rw [h]\n```\n---", "rw [h]"),
         ("base", "A.\n---\n```lean4\nrw [h", "rw [h"),
+        ("base", "...```lean4\nsimp\n---\nfoo\n```", "simp"),
         ("base", "No fence here.", "No fence here."),
     ],
 )
@@ -141,6 +142,7 @@ def test_base_sft_ends_at_a_line_break():
     """Sampling stops there; targets of several lines are learned as in the original."""
     form = Format("base", "sft")
     assert form.tactic("exact h\nsimp") == "exact h"
+    assert form.tactic("exact h --- so") == "exact h"
     assert form.target("cases h with\n| inl h => rfl") == (
         "cases h with\n| inl h => rfl\n"
     )
@@ -159,9 +161,8 @@ def test_a_target_gives_its_tactic_back_or_is_refused(form, tactic, thought):
         assert "---" in tactic or "`" in tactic
     else:
         lines = (form.era, form.kind) != ("base", "sft")
-        assert form.tactic(target) == (
-            tactic if lines else tactic.split("\n")[0].strip()
-        )
+        first = tactic.split("\n")[0].split("---")[0].strip()
+        assert form.tactic(target) == (tactic if lines else first)
 
 
 def test_own_outputs_are_targets_word_for_word():

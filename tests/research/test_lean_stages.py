@@ -5,6 +5,7 @@ equal tokens; the stages of both regimes; rules of the novel split, which nothin
 is learned from uses.
 """
 
+import ast
 import importlib
 import math
 
@@ -28,6 +29,7 @@ from research.run import declare
 from research.stages import StageResult
 from research.training import Training
 from research.weights import Loaded
+from train.errors import ConfigError
 
 CONFIGS = importlib.import_module("configs.ch7_lean_star")
 WORLD = Miniature(known=12, annotated=0.5, statements=6, held_out=6, novel=11)
@@ -120,15 +122,17 @@ def test_controls_change_the_thoughts_alone(data, learn):
         assert set(form.thought(target).split()) == {"so"}
 
 
-def harvest(folder, count: int) -> StageResult:
+def harvest(folder, *theorems: str, tactics=("h1",)) -> StageResult:
+    """A round: of each theorem proofs of one step, `exact` and a name."""
     folder.mkdir()
     (step,) = STEPS
     rows = [
-        Example(f"t{i}", step["state"], "exact h1\n", "exact h1")._asdict()
-        for i in range(count)
+        Example(theorem, step["state"], f"exact {h}\n", f"exact {h}", (f"exact {h}",))
+        for theorem in theorems
+        for h in tactics
     ]
-    write_jsonl(folder / "examples.jsonl", rows)
-    return StageResult(folder, {})
+    write_jsonl(folder / "examples.jsonl", [row._asdict() for row in rows])
+    return StageResult(folder, {"most": 3})
 
 
 def test_regimes_learn_what_they_should(data, learn, tmp_path):
@@ -136,7 +140,7 @@ def test_regimes_learn_what_they_should(data, learn, tmp_path):
 
     Without anything to learn the model stays.
     """
-    one, two = harvest(tmp_path / "one", 2), harvest(tmp_path / "two", 3)
+    one, two = harvest(tmp_path / "one", *"ab"), harvest(tmp_path / "two", *"cde")
     alone, _ = learn("sft")
     joint, _ = learn("sft", harvests=[one, two])
     assert texts(joint)[: len(alone)] == texts(alone)
@@ -144,7 +148,7 @@ def test_regimes_learn_what_they_should(data, learn, tmp_path):
     newest, value = learn("sft", harvests=[two], known=False)
     assert len(newest) == 3 and value["steps"] > 0
     assert texts(newest)[0][1] == "exact h1\n"
-    empty, value = learn("sft", harvests=[harvest(tmp_path / "no", 0)], known=False)
+    empty, value = learn("sft", harvests=[harvest(tmp_path / "no")], known=False)
     assert empty == [] and (value["steps"], value["tokens"]) == (0, 0)
 
 
@@ -159,6 +163,49 @@ def test_updates_or_tokens_of_another_training_are_taken_over(learn, tmp_path):
     assert abs(equal["tokens"] - cot["tokens"]) <= an_update / 2
     # More epochs, as a row holds more steps without thoughts.
     assert equal["epochs"] > cot["epochs"]
+
+
+def test_what_two_rounds_prove_is_learned_once(data, learn, tmp_path):
+    """By theorem and script, three of a theorem in all; continue drops nothing."""
+    one = harvest(tmp_path / "one", *"ab", tactics=("h1", "h2"))
+    two = harvest(tmp_path / "two", *"bc", tactics=("h2", "h3", "h4"))
+    alone, value = learn("sft")
+    assert (value["proofs"], value["repeated_proofs"]) == (0, 0)
+    joint, value = learn("sft", harvests=[one, two])
+    # Of a two, of b two and one of h3 and h4, of c three.
+    assert len(joint) == len(alone) + 2 + 3 + 3
+    left_out = (value["repeated_proofs"], value["proofs_beyond"])
+    assert value["proofs"] == 8 and left_out == (1, 1)
+    newest, value = learn("sft", harvests=[two], known=False)
+    assert len(newest) == value["proofs"] == 6
+    assert (value["repeated_proofs"], value["proofs_beyond"]) == (0, 0)
+
+
+def test_controls_train_as_long_as_a_joint_round(learn, tmp_path):
+    """Without thoughts on proofs for as many tokens as with, within half an update.
+
+    And on known steps alone for as many updates as with proofs, exactly. As long as a
+    training that made no update is none.
+    """
+    names = [f"t{i}" for i in range(30)]
+    harvests = [harvest(tmp_path / "one", *names, tactics=("h1", "h2", "h3"))]
+    _, star = learn("cot", harvests=harvests)
+    star = StageResult(tmp_path, star)
+    examples, ei = learn("sft", harvests=harvests)
+    as_long, tokens = learn("sft", harvests=harvests, tokens_of=star)
+    assert texts(as_long) == texts(examples)
+    an_update = tokens["tokens"] / tokens["steps"]
+    assert abs(tokens["tokens"] - star.value["tokens"]) <= an_update / 2
+    assert tokens["steps"] > ei["steps"], "or there is nothing to see"
+    known, longer = learn("sft", updates_of=StageResult(tmp_path, ei))
+    assert texts(known) == texts(learn("sft")[0])
+    assert longer["steps"] == ei["steps"] > learn("sft")[1]["steps"]
+    for name in ("updates_of", "tokens_of"):
+        none = StageResult(tmp_path, {"steps": 0, "tokens": 0})
+        examples, value = learn("sft", **{name: none})
+        assert examples == [] and (value["steps"], value["tokens"]) == (0, 0)
+    with pytest.raises(ValueError, match="updates_of, tokens_of: expected one of"):
+        learn("sft", updates_of=star, tokens_of=star)
 
 
 def test_long_examples_lose_the_beginning_of_their_prompt():
@@ -278,7 +325,9 @@ def test_published_models_are_trained_as_in_the_original(variant):
     assert (tried.trajectories, tried.tactics, tried.repeat) == (32, 5, 1)
     assert tried.stop_all_on_first and gather["iteration"].most == 3
     assert prove["drawn"].temperature == gather["drawn"].temperature == 0.7
+    assert (prove["sampled"].seconds, tried.seconds) == (600.0, 30.0)
     search = found["search-sft-mean-42"].inputs["rules"]
+    assert search.seconds == 600.0
     assert (search.expansions, search.candidates, search.beam) == (50, 32, True)
     projects = {split: p.project for split, p in prove["provers"].items()}
     assert projects["novel"] == projects["statements"] != projects["test"]
@@ -304,6 +353,37 @@ def test_given_thoughts_are_asked_of_nobody():
     found = {handle.name: handle for handle in declare(config).handles}
     assert "thoughts" not in found
     assert found["data"].inputs["thoughts"] == "thoughts.jsonl"
+
+
+@pytest.mark.parametrize("change, message", [
+    (["drawn.temperature=0.0"], "drawn.temperature: .* sampled.trajectories = "),
+    (["thought_drawn.temperature=0.0", "counts=(1,)", "sampled.trajectories=1"],
+     "config: thought_drawn.temperature: .* iteration.sampled.trajectories = "),
+    (["miniature.annotated=0.0", "controls=('shuffled',)"], "annotated: .* at least 2"),
+    (["miniature.annotated=0.0", "controls=()"], "miniature.annotated: .* at least 1"),
+    (["sampled.seconds=0.0"], "config.sampled.seconds: expected > 0"),
+])  # fmt: skip
+def test_what_could_not_be_is_refused_before_anything_runs(change, message):
+    """Many trajectories without a temperature; thoughts of no theorem: by key."""
+    config = CONFIGS.get_config("mini")
+    with config.unlocked():
+        for one in change:
+            key, _, value = one.partition("=")
+            config.update_from_flattened_dict({key: ast.literal_eval(value)})
+    with pytest.raises(ConfigError, match=message):
+        declare(config)
+
+
+def test_one_trajectory_may_be_greedy():
+    """Everywhere one: what is refused is that they would be copies."""
+    config = CONFIGS.get_config("mini")
+    config.drawn.temperature, config.counts = 0.0, (1,)
+    config.sampled.trajectories = config.iteration.sampled.trajectories = 1
+    assert declare(config).handles
+    with config.best_first.unlocked():
+        config.best_first.beam = False
+    with pytest.raises(ConfigError, match="best_first.candidates = "):
+        declare(config)
 
 
 @pytest.mark.parametrize("change, message", [

@@ -14,7 +14,7 @@ import pytest
 
 from data.errors import DataError
 from data.records import write_jsonl
-from research.lean_star import star, tree
+from research.lean_star import star
 from research.lean_star.environment import Theorem
 from research.lean_star.formats import Format
 from research.lean_star.outcomes import Outcome, Proof, Step
@@ -68,7 +68,55 @@ def test_the_first_of_equal_scripts_is_learned():
     late = Proof(0, 5, (Step("s", "late", "a"),))
     early = Proof(3, 2, (Step("s", "early", "a"),))
     (example,) = harvested(outcome(late, early)).examples
-    assert example == star.Example("t", "s", "early", "a")
+    assert example == star.Example("t", "s", "early", "a", ("a",))
+
+
+def rounds_of(*found):
+    """Rounds from {theorem: scripts}, a script a word with a letter for a tactic."""
+    return [
+        [
+            star.Example(theorem, f"s{i}", f"{number} {tactic}", tactic, tuple(script))
+            for theorem, scripts in one.items()
+            for script in scripts.split()
+            for i, tactic in enumerate(script)
+        ]
+        for number, one in enumerate(found)
+    ]
+
+
+def test_rounds_count_a_script_of_a_theorem_once():
+    """The earlier round's words stay; of another theorem the same script is new."""
+    rounds = rounds_of({"t": "ab c", "u": "c"}, {"t": "c d ab", "v": "ab"})
+    found = star.merged(rounds, most=9, seed=0)
+    assert found.notes == {"proofs": 5, "repeated": 2, "beyond": 0}
+    new = [one for one in rounds[1] if (one.theorem, *one.script) not in (
+        ("t", "c"), ("t", "a", "b"),
+    )]  # fmt: skip
+    assert found.examples == rounds[0] + new
+    assert [one.output for one in new] == ["1 d", "1 a", "1 b"]
+    # A round with itself is the round.
+    assert star.merged(rounds[:1] * 3, most=9, seed=0).examples == rounds[0]
+
+
+def test_a_theorem_has_few_proofs_of_all_rounds():
+    """Two of round one and three of round two are at most three; the first two stay."""
+    rounds = rounds_of({"t": "a b"}, {"t": "b c de f"})
+    drawn = [star.merged(rounds, most=3, seed=seed) for seed in range(30)]
+    for found in drawn:
+        assert found.notes == {"proofs": 3, "repeated": 1, "beyond": 2}
+        assert found.examples[:2] == rounds[0]
+    newest = {one.examples[2].script for one in drawn}
+    assert newest == {("c",), ("d", "e"), ("f",)}, "each is drawn now and then"
+    again = star.merged(rounds, most=3, seed=0)
+    assert again == drawn[0]
+    full = star.merged(rounds, most=2, seed=0)
+    assert full.examples == rounds[0] and full.notes["beyond"] == 3
+
+
+def test_a_script_is_all_that_was_tried_on_the_way():
+    """Proofs are told apart before steps without progress are dropped."""
+    found = harvested(outcome(proof(0, 3, "s a", "s b\nc", "t d")))
+    assert [e.script for e in found.examples] == [("a", "b\nc", "d")]
 
 
 def test_tactics_of_several_lines_are_dropped():
@@ -101,9 +149,10 @@ def test_examples_are_read_as_written(tmp_path):
     write_jsonl(tmp_path / "none.jsonl", [])
     assert star.read_examples(tmp_path / "some.jsonl") == made
     assert star.read_examples(tmp_path / "none.jsonl") == []
-    (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(DataError):
-        star.read_examples(tmp_path / "bad.jsonl")
+    for text, message in (("{", "bad.jsonl:1"), ('{"state": "s"}', "expected theorem")):
+        (tmp_path / "bad.jsonl").write_text(text)
+        with pytest.raises(DataError, match=message):
+            star.read_examples(tmp_path / "bad.jsonl")
 
 
 # --- statistics ---------------------------------------------------------------------
@@ -167,40 +216,3 @@ def test_targets_are_read_back_and_end_where_sampling_stops(kind):
     assert tuple(learned[-1 - len(stop) : -1]) == stop
     assert stop not in zip(*(learned[i:-2] for i in range(len(stop))), strict=False)
     assert codec.prompt(STATE) == example.tokens[example.weights == 0].tolist()
-
-
-def node(parent, tactic="", expanded=0, closed=False, failed=()):
-    return dict(
-        parent=parent, tactic=tactic, expanded=expanded, closed=closed, failed=failed
-    )
-
-
-def test_trees_are_drawn_without_crossings():
-    """Leaves one below the other in the order of a walk; parents between children."""
-    nodes = [
-        node(-1, expanded=1),
-        node(0, "a", 2),
-        node(0, "b", 3),
-        node(2, "<c>", closed=True),
-        node(1, "d"),
-        node(1, "e"),
-    ]
-    places = tree.layout(nodes, range(6))
-    height = {i: (y - tree.MARGIN) / tree.ROW for i, (_, y) in places.items()}
-    assert height == {4: 0, 5: 1, 3: 2, 1: 0.5, 2: 2, 0: 1.25}
-    assert [places[i][0] for i in (0, 1, 2)] == [24, 214, 214]
-    assert tree.on_proof(nodes) == {0, 2, 3}
-    picture = tree.draw(nodes)
-    assert "&lt;c&gt;" in picture and picture.count("<circle") == 6
-    assert picture.count("<path") == 5
-
-
-def test_large_trees_keep_their_proof():
-    """What was never expanded goes first, and every node keeps its parent."""
-    nodes = [node(-1, expanded=1)] + [
-        node(max(0, i - 2), "t", expanded=i + 1 if i % 2 else 0, closed=i == 99)
-        for i in range(1, 100)
-    ]
-    kept = tree.shown(nodes)
-    assert tree.on_proof(nodes) <= set(kept) and len(kept) <= tree.MOST
-    assert all(nodes[i]["parent"] in kept for i in kept if i)

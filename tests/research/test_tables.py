@@ -20,7 +20,7 @@ CLAIMS = {
     "icl-hard": "beats hard ICL.",
     "icl-easy": "beats easy-to-hard ICL.",
 }
-YES, NO, UNSURE = "reproduced", "not reproduced", "too noisy to tell"
+YES, NO, SAME = "reproduced", "not reproduced", "no difference"
 UNTESTED = "not tested here"
 
 
@@ -63,7 +63,7 @@ def test_each_verdict_is_the_side_of_its_difference(tmp_path, shares, settled):
     """Closed form: all is equal but for what is said; the other claims stay open."""
     found = verdicts(tmp_path, shares)
     assert {claim: v.status for claim, v in found.items()} == {
-        claim: settled.get(claim, UNSURE) for claim in CLAIMS
+        claim: settled.get(claim, SAME) for claim in CLAIMS
     }
 
 
@@ -73,7 +73,7 @@ def test_what_leaves_no_room_is_beaten_by_nothing(tmp_path):
     assert found["votes full"].status == UNTESTED
     assert "answers 100.0%, which leaves 0.0 points" in found["votes full"].evidence
     assert "thesis's difference is 8.8" in found["votes full"].evidence
-    assert found["votes easy"].status == UNSURE
+    assert found["votes easy"].status == SAME
 
 
 @pytest.mark.parametrize("miniature", [True, False])
@@ -86,7 +86,7 @@ def test_a_win_over_nothing_is_no_test_of_a_miniature(tmp_path, miniature):
         assert found[name].evidence.count("+50.0 points") == 1
         assert ("base cannot do it" in found[name].evidence) == miniature
     assert found["icl-easy"].status == YES
-    assert found["gap"].status == UNSURE
+    assert found["gap"].status == SAME
 
 
 def test_votes_say_what_they_cost(tmp_path):

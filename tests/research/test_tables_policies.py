@@ -24,7 +24,7 @@ CLAIMS = {
     "prm > full": ("beats SFT on solutions of all levels", True),
 }
 NAMES = ("full", "sft", "rest", "dpo", "ppo-easy", "ppo-all", "ppo-prm")
-YES, NO, UNSURE = "reproduced", "not reproduced", "too noisy to tell"
+YES, NO, SAME = "reproduced", "not reproduced", "no difference"
 UNTESTED = "not tested here"
 STRONG = Judges({"prm": 0.95}, least=0.9)
 ONE_UPDATE = PPOConfig(prompts=8, minibatch=8)
@@ -77,7 +77,7 @@ def test_each_verdict_is_the_side_of_its_difference(tmp_path, shares, settled):
     """Closed form: all is equal but for what is said; the other claims stay open."""
     found = verdicts(trained(tmp_path, **shares))
     assert {claim: v.status for claim, v in found.items()} == {
-        claim: settled.get(claim, UNSURE) for claim in CLAIMS
+        claim: settled.get(claim, SAME) for claim in CLAIMS
     }
 
 

@@ -41,7 +41,7 @@ CLAIMS = {
     "larger": "more than one of its own size",
     "small": "A smaller evaluator still helps a larger generator",
 }
-YES, NO, UNSURE = "reproduced", "not reproduced", "too noisy to tell"
+YES, NO, SAME = "reproduced", "not reproduced", "no difference"
 UNTESTED = "not tested here"
 STEPS = dict.fromkeys(("oprm", "prm", "large"), 0.95)
 USED = {("easy", kind, m): 0.95 for kind in KINDS for m in ("weighted", "best")}
@@ -112,7 +112,7 @@ def test_each_verdict_is_the_side_of_its_difference(tmp_path, ways, settled):
     """Closed form: all is equal but for what is said; the other claims stay open."""
     found = verdicts(reranked(tmp_path, **ways))
     assert {claim: v.status for claim, v in found.items()} == {
-        claim: settled.get(claim, UNSURE) for claim in CLAIMS
+        claim: settled.get(claim, SAME) for claim in CLAIMS
     }
 
 
