@@ -13,9 +13,9 @@ SHORT = {
     "cot-shuffled": "CoT, shuffled",
     "cot-filler": "CoT, filler",
     "star-joint": "STaR, joint {}",
-    "star-continue": "STaR, on {}",
+    "star-continue": "STaR, cont. {}",
     "ei-joint": "EI, joint {}",
-    "ei-continue": "EI, on {}",
+    "ei-continue": "EI, cont. {}",
     "ei-tokens": "EI, equal tokens",
 }
 

@@ -11,11 +11,13 @@ from research.lean_star import thesis
 from research.lean_star.names import key, short
 from research.lean_star.passk import mcnemar, wilson
 from research.lean_star.results import THESIS_K, Results
-from research.lean_star.settings import BestFirst
+from research.lean_star.settings import REGIMES, BestFirst
 from research.report import Column, Figure, Interval, Section, Table, Text
 
 SHARE = ".1%"
 POINTS = 12  # of a curve over tokens
+# Which rounds the thesis's table 7.3 has of which model.
+THESIS_REGIMES = {"base": "joint", "plus": "continue"}
 
 
 def sampling(results: Results, draws: Resamples) -> Section:
@@ -144,16 +146,15 @@ def table_7_3(results: Results, draws: Resamples) -> Table | None:
     """Thoughts against expert iteration alone; None without iteration."""
     if results.last is None or not results.has(results.last[1]):
         return None
+    chains = [f"{c}-{regime}" for c in ("star", "ei") for regime in REGIMES]
     names = ["untuned", "sft", "cot"]
-    for last in results.last:
-        chain, _, number = last.rpartition("-")
-        names += [f"{chain}-{n}" for n in range(1, int(number) + 1)]
+    for chain in chains:
+        names += [f"{chain}-{n}" for n in range(1, results.rounds(chain) + 1)]
     rows = [
         [
             short(name),
             bootstrap(results.passed(name), draws),
-            thesis.table_7_3(name, "base"),
-            thesis.table_7_3(name, "plus"),
+            *(_in_7_3(results, name, era) for era in THESIS_REGIMES),
         ]
         for name in names
         if results.has(name)
@@ -169,6 +170,14 @@ def table_7_3(results: Results, draws: Resamples) -> Table | None:
         "table: joint with its base model, continued with its plus model."
     )
     return Table(columns, rows, "Table 7.3: expert iteration with and without", note)
+
+
+def _in_7_3(results: Results, name: str, era) -> str | None:
+    """The thesis's number at the rounds of its model's regime, where there are any."""
+    own = THESIS_REGIMES[era]
+    if results.rounds(f"star-{own}") and name.split("-")[1:2] not in ([], [own]):
+        return None
+    return thesis.table_7_3(name, era)
 
 
 def rounds(results: Results) -> Table | None:

@@ -158,6 +158,22 @@ def test_a_published_model_has_its_own_tables(tmp_path):
     assert table(report, "LeanDojo problems proved, by")["SFT"]["medium (16)"]
 
 
+def test_rounds_of_both_regimes_have_the_number_of_their_model(tmp_path):
+    """The thesis's base model learns jointly, its plus model continues."""
+    rounds = ("star-joint-1", "ei-joint-1", "star-continue-1", "ei-continue-1")
+    systems = dict.fromkeys(("sft", "cot", *rounds), "2" * 12)
+    third = tables.table_7_3(lean_stages.results(tmp_path, systems), Resamples(0))
+    shown = {row[0]: tuple(row[2:]) for row in third.rows}
+    assert shown == {
+        "SFT": ("29.5%", "41.3%"),
+        "Lean-CoT": ("32.8%", "43.4%"),
+        short("star-joint-1"): ("34.0%", None),
+        short("star-continue-1"): (None, "45.5%"),
+        short("ei-joint-1"): ("30.7%", None),
+        short("ei-continue-1"): (None, "43.0%"),
+    }
+
+
 def test_k_of_the_thesis_is_shown_where_it_was_run(tmp_path):
     """Of 64 trajectories the table has the estimate for 32, and 64 beside."""
     systems = {"sft": "2" * 12, "cot": "2" * 12}
