@@ -118,7 +118,8 @@ def _pair(results, claim, one, other, draws, split="test", read=None, more=""):
         pair = [results.passed(system, split) for system in (one, other)]
         yield compared(claim, *pair, f"Proved, {names}", draws, more)
     else:
-        yield compared(claim, read(one), read(other), f"Predicted, {names}", draws)
+        what = f"Predicted (mean over problems), {names}"
+        yield compared(claim, read(one), read(other), what, draws)
 
 
 def _thoughts(results: Results, draws: Resamples):
@@ -138,6 +139,8 @@ def _thoughts(results: Results, draws: Resamples):
     ):
         claim = f"1. It is what thoughts say: they are better than {what}."
         yield from _pair(results, claim, "cot", control, draws)
+        claim = f"1. They predict the tactic better than {what}."
+        yield from _pair(results, claim, "cot", control, draws, read=results.predicted)
 
 
 def _as_many_tokens(results: Results, one: str, other: str, draws) -> Verdict:
@@ -227,7 +230,7 @@ def _doubling(results: Results, draws: Resamples):
 def _searching(results: Results, draws: Resamples):
     """Sampling minus best-first search by the mean, with thoughts and without.
 
-    Sampling with as many tactics as the search tried.
+    Sampling with as many tactics as the search tried, or all that were drawn.
     """
     found = {
         system: _against_sampling(results, system)

@@ -119,7 +119,7 @@ def _tree(results: Results, name: str, row: dict) -> list[Figure | Text]:
         tree.draw(nodes, form.thought),
         f"{caption}. Numbers: the order of expansion; ×: how many candidates led to "
         "the state; failed: candidates that did not apply there; in colour, the proof.",
-        f"A search tree of {len(nodes)} states, with {end}",
+        f"A search tree of {len(tree.merged(nodes))} states, with {end}",
     )
     told = "\n\n".join(
         f"{node['expanded']}.\n{tree.told(nodes, i, form.thought)}"

@@ -234,9 +234,10 @@ def search(
     ]
     note = (
         f"At most {rules.expansions} expansions of {rules.candidates} candidates; "
-        "sampling with as many tactics as the search tried, in the mean. mean: the "
-        "mean log-probability of all tokens, as in the thesis; sum: their sum; tactic: "
-        "the mean over the tactic's tokens alone. The thesis's numbers are of search."
+        "sampling with as many tactics as the search tried, in the mean, or with all "
+        f"{max(results.counts)} trajectories where these tried fewer. mean: the mean "
+        "log-probability of all tokens, as in the thesis; sum: their sum; tactic: the "
+        "mean over the tactic's tokens alone. The thesis's numbers are of search."
     )
     done = [
         Column("candidates by, score"),

@@ -209,10 +209,11 @@ def test_a_slow_start_is_waited_for():
 
 
 def test_theorems_that_lean_refuses_are_crashes_at_the_start(lean):
-    """Not failed proofs: parse errors, two theorems, text that is no Unicode."""
+    """Not failed proofs: errors, two theorems, a proof, text that is no Unicode."""
     for statement, reason in (
         ("theorem t : p ∧ := by", "has errors"),
-        ("theorem t : True := by sorry\ntheorem u : True := by sorry", "one theorem"),
+        ("theorem t : True\ntheorem u : True := by sorry", "one theorem"),
+        ("theorem t : True := by sorry\ntheorem u : True := by sorry", "no proof"),
         ("theorem t : p\ud835", "no Unicode"),
     ):
         found = lean.start(Theorem("t", statement))
