@@ -3,6 +3,8 @@
 import itertools
 import random
 
+from helpers.minilean_judge import value
+
 from data.minilean import syntax
 from data.minilean.kernel import Proof
 from data.minilean.printer import show_formula
@@ -90,26 +92,6 @@ def valid_sequent(rng: random.Random, valid: bool) -> Statement:
 
 
 # Arithmetic: variables x y : ℤ, n : ℕ, s : ℕ → ℕ; judged in one model after another
-
-
-def value(term: Term, model: dict) -> int:
-    op, args, _ = term
-    if op == "num":
-        return args[0]
-    if op == "var":
-        return model[args[0]]
-    if op == "app":
-        return model[args[0]](*(value(a, model) for a in args[1:]))
-    parts = [value(part, model) for part in args]
-    if op == "neg":
-        return -parts[0]
-    left, right = parts
-    return {
-        "+": lambda: left + right,
-        "-": lambda: left - right,
-        "*": lambda: left * right,
-        "^": lambda: left**right,
-    }[op]()
 
 
 def holds_in(formula: Formula, model: dict) -> bool:
