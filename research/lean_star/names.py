@@ -21,11 +21,8 @@ SHORT = {
 
 
 def short(system: str) -> str:
-    """A system in a word or two; a round has its number."""
-    if system in SHORT:
-        return SHORT[system]
-    chain, _, number = system.rpartition("-")
-    return SHORT[chain].format(number)
+    """A system in a word or two."""
+    return title(system, SHORT)
 
 
 def key(systems) -> list[list[str]]:

@@ -33,12 +33,12 @@ TITLES = {
 }
 
 
-def title(system: str) -> str:
-    """A system in words."""
-    if system in TITLES:
-        return TITLES[system]
+def title(system: str, names: Mapping[str, str] = TITLES) -> str:
+    """A system in words, or what else `names` call it; a round has its number."""
+    if system in names:
+        return names[system]
     chain, _, number = system.rpartition("-")
-    return TITLES[chain].format(number)
+    return names[chain].format(number)
 
 
 def kind_of(system: str) -> str:
